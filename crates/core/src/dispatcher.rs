@@ -1,0 +1,429 @@
+//! The three machines joined: takes inputs and the time, and puts out actions.
+
+mod fate;
+mod inspect;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::job::{Due, Job, JobId, JobKey, Place, RequestId};
+use crate::outcome::{Answer, Loss, Outcome};
+use crate::pool::{Flight, Landing, Patience, Pools, State, WorkerKey};
+use crate::problem::{Code, Problem};
+use crate::queue::{Jobs, Queue};
+use crate::request::{FallbackOn, Request, RequestKey, Requests, Waiting};
+use crate::time::Time;
+use crate::timers::Timers;
+use crate::topology::{OnCancel, Path, StageId, Topology};
+
+/// Between SIGTERM and SIGKILL.
+const TERM_TO_KILL: Duration = Duration::from_secs(1);
+
+/// What the dispatcher's owner must do, in this order.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Action<P, R> {
+    /// Hand a job to a worker.
+    Run {
+        /// To whom.
+        worker: WorkerKey,
+        /// The job; its outcome must name it.
+        job: JobKey,
+        /// The fence; the outcome must repeat it.
+        attempt: u32,
+        /// Executions, counting this one.
+        tries: u32,
+        /// The job's public id.
+        id: JobId,
+        /// The request that it serves.
+        request: RequestKey,
+        /// The request's public id.
+        request_id: RequestId,
+        /// Whether the payload is what the client sent.
+        from_client: bool,
+        /// When the request's answer is due.
+        deadline: Time,
+        /// The value.
+        payload: P,
+    },
+    /// Tell a worker that nobody waits for its job.
+    Cancel {
+        /// Whom.
+        worker: WorkerKey,
+        /// The job that it holds.
+        job: JobKey,
+        /// Under this attempt.
+        attempt: u32,
+    },
+    /// Send a worker's process group a signal.
+    Stop {
+        /// Whom.
+        worker: WorkerKey,
+        /// Which signal.
+        signal: Stop,
+    },
+    /// Let a worker go, and start another in its place: it is idle and gets no more jobs.
+    Retire {
+        /// Whom.
+        worker: WorkerKey,
+    },
+    /// Answer a request.
+    Answer {
+        /// Where to.
+        reply: R,
+        /// The request's public id.
+        request_id: RequestId,
+        /// What.
+        answer: Answer<P>,
+    },
+}
+
+/// How a worker is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// SIGTERM.
+    Terminate,
+    /// SIGKILL.
+    Kill,
+}
+
+/// A request that a client brings.
+#[derive(Debug)]
+pub struct Submission<P, R> {
+    /// Its public id.
+    pub id: RequestId,
+    /// The way that it takes.
+    pub path: Path,
+    /// The value for the first stage.
+    pub payload: P,
+    /// When the answer is due.
+    pub deadline: Time,
+    /// Which problems its fallback stands in for.
+    pub fallback_on: FallbackOn,
+    /// Where the answer goes, and whatever else the owner keeps with the request.
+    pub reply: R,
+}
+
+/// A request that was not let in.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Refused<P, R> {
+    /// Where the answer goes.
+    pub reply: R,
+    /// The answer: a problem, or the fallback that stands in for it.
+    pub answer: Answer<P>,
+}
+
+#[derive(Debug, Default)]
+struct Stage {
+    queue: Queue,
+    broken: Option<String>,
+    started: u64,
+    done: u64,
+    failed: u64,
+    retried: u64,
+    lost: u64,
+}
+
+/// How many requests came to what. `accepted` is always the sum of the other two and of those that still wait.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Requests let in.
+    pub accepted: u64,
+    /// Requests answered.
+    pub answered: u64,
+    /// Requests whose client went away.
+    pub cancelled: u64,
+}
+
+/// Decides every fate of a job. `P` is the payload, which is never looked into; a copy stays here while a worker has one, so
+/// that the job can be tried again. `R` is what the owner keeps with each request, the reply address above all.
+#[derive(Debug)]
+pub struct Dispatcher<P, R> {
+    topology: Arc<Topology>,
+    jobs: Jobs<P>,
+    requests: Requests<R>,
+    stages: Vec<Stage>,
+    pools: Pools,
+    timers: Timers<Due>,
+    actions: Vec<Action<P, R>>,
+    draining: bool,
+    totals: Totals,
+}
+
+impl<P: Clone, R> Dispatcher<P, R> {
+    /// A dispatcher of that topology, with no workers yet.
+    pub fn new(topology: Arc<Topology>) -> Dispatcher<P, R> {
+        let stages = topology.stages().len();
+        Dispatcher {
+            topology,
+            jobs: Jobs::default(),
+            requests: Requests::default(),
+            stages: (0..stages).map(|_| Stage::default()).collect(),
+            pools: Pools::new(stages),
+            timers: Timers::default(),
+            actions: Vec::new(),
+            draining: false,
+            totals: Totals::default(),
+        }
+    }
+
+    /// Moves the actions that are due into `into`, behind what is there. To be called after each input.
+    pub fn take_actions(&mut self, into: &mut Vec<Action<P, R>>) {
+        into.append(&mut self.actions);
+    }
+
+    /// When [`timeout`](Dispatcher::timeout) wants to be called next.
+    pub fn next_timeout(&self) -> Option<Time> {
+        self.timers.next()
+    }
+
+    /// A client brings a request. It is let in, and will be answered by its deadline, or it is refused at once: because the
+    /// node drains, because a stage of its pipeline is broken, or because the queue of one is full.
+    #[allow(clippy::result_large_err)] // A refusal is moved once, straight to the client.
+    pub fn submit(&mut self, now: Time, submission: Submission<P, R>) -> Result<RequestKey, Refused<P, R>> {
+        let Submission { id, path, payload, deadline, fallback_on, reply } = submission;
+        if let Some(problem) = self.refusal(now, path) {
+            return Err(Refused { reply, answer: fallback_or(fallback_on, problem) });
+        }
+        let stage = self.topology.path(path)[0];
+        let nobody = RequestKey::unpack(u64::MAX);
+        let place = Place::Queued { previous: None, next: None };
+        let job = Job { request: nobody, payload, stage, ordinal: 1, attempt: 0, tries: 0, from_client: true, place };
+        let job = self.jobs.insert(job);
+        let request = Request {
+            id,
+            path,
+            cursor: 0,
+            hops: 0,
+            jobs_made: 1,
+            fallback_on,
+            deadline: self.timers.set(deadline, Due::Deadline(nobody)),
+            until: deadline,
+            job,
+        };
+        let timer = request.deadline;
+        let key = self.requests.insert(Waiting { request, reply });
+        self.timers.change(timer, Due::Deadline(key));
+        if let Some(job) = self.jobs.get_mut(job) {
+            job.request = key;
+        }
+        self.totals.accepted += 1;
+        self.stages[stage.index()].queue.push_back(&mut self.jobs, job);
+        self.dispatch(now, stage);
+        Ok(key)
+    }
+
+    /// A client went away. Its job is dropped where it waits; where it runs, its worker is told.
+    pub fn cancel(&mut self, now: Time, request: RequestKey) {
+        let Some(waiting) = self.requests.remove(request) else { return };
+        self.timers.clear(waiting.request.deadline);
+        self.totals.cancelled += 1;
+        self.abandon(now, waiting.request.job);
+    }
+
+    /// A worker is up and has warmed up; it gets jobs from now on. Its stage is not broken any more.
+    pub fn worker_ready(&mut self, now: Time, stage: StageId) -> WorkerKey {
+        self.stages[stage.index()].broken = None;
+        let worker = self.pools.arrive(stage);
+        self.dispatch(now, stage);
+        worker
+    }
+
+    /// A worker brings an outcome. False if it is stale: the worker does not hold that job under that attempt. An honest
+    /// worker never brings a stale one.
+    pub fn outcome(&mut self, now: Time, worker: WorkerKey, job: JobKey, attempt: u32, outcome: Outcome<P>) -> bool {
+        let Some(stage) = self.pools.get(worker).map(|worker| worker.stage) else { return false };
+        let most = self.topology.stage(stage).max_jobs_per_worker;
+        let landing = self.pools.land(worker, Flight { job, attempt }, most);
+        let out_of_memory = matches!(outcome, Outcome::Fail(crate::Failure::OutOfMemory { .. }));
+        match landing {
+            Landing::Stale => return false,
+            Landing::Awaited(timer) => {
+                self.timers.clear(timer);
+                if out_of_memory {
+                    self.stages[stage.index()].lost += 1;
+                    self.pools.leave(worker);
+                }
+                self.decide(now, job, outcome);
+            }
+            Landing::Unwanted(timer) => {
+                timer.map(|timer| self.timers.clear(timer));
+                if out_of_memory {
+                    self.pools.leave(worker);
+                }
+            }
+        }
+        if !out_of_memory && self.pools.get(worker).is_some_and(|worker| worker.state == State::Leaving) {
+            self.actions.push(Action::Retire { worker });
+        }
+        self.dispatch(now, stage);
+        true
+    }
+
+    /// A worker is gone. The job in its hands is tried again, or given up.
+    pub fn worker_lost(&mut self, now: Time, worker: WorkerKey, loss: Loss) {
+        let Some(gone) = self.pools.remove(worker) else { return };
+        match gone.state {
+            State::Busy(flight, timer) => {
+                self.timers.clear(timer);
+                self.stages[gone.stage.index()].lost += 1;
+                self.lost(now, flight.job, loss);
+                self.dispatch(now, gone.stage);
+            }
+            State::Told(_, patience) => {
+                patience.timer().map(|timer| self.timers.clear(timer));
+                self.stages[gone.stage.index()].lost += 1;
+            }
+            State::Idle => self.stages[gone.stage.index()].lost += 1,
+            State::Leaving => {}
+        }
+    }
+
+    /// The workers of a stage do not start, and `why`. If none is up, what waits there is answered, and new requests through
+    /// it are refused until one is.
+    pub fn stage_broken(&mut self, now: Time, stage: StageId, why: &str) {
+        if self.pools.size(stage).0 > 0 {
+            return;
+        }
+        self.stages[stage.index()].broken = Some(why.to_owned());
+        while let Some(job) = self.stages[stage.index()].queue.pop(&mut self.jobs, now) {
+            let problem = self.broken_problem(stage);
+            self.give_up(job, problem);
+        }
+    }
+
+    /// Time passed.
+    pub fn timeout(&mut self, now: Time) {
+        while let Some(due) = self.timers.pop(now) {
+            match due {
+                Due::Deadline(request) => self.deadline_passed(now, request),
+                Due::Try(worker) => self.try_timed_out(now, worker),
+                Due::Patience(worker) => self.patience_ended(now, worker),
+                Due::Retry(job) => {
+                    if let Some(stage) = self.jobs.get(job).map(|job| job.stage) {
+                        self.requeue(now, job, stage);
+                    }
+                }
+                Due::DrainEnd => self.end_drain(now),
+            }
+        }
+    }
+
+    /// From now on new requests are refused; what was let in may finish until `until`, and is answered then.
+    pub fn drain(&mut self, now: Time, until: Time) {
+        self.draining = true;
+        if until <= now {
+            self.end_drain(now);
+        } else {
+            self.timers.set(until, Due::DrainEnd);
+        }
+    }
+
+    fn end_drain(&mut self, now: Time) {
+        let waiting: Vec<RequestKey> = self.requests.iter().map(|(key, _)| key).collect();
+        for key in waiting {
+            let Some(request) = self.requests.get(key) else { continue };
+            let job = request.request.job;
+            self.finish(key, Err(Problem::new(Code::Draining, "the node shut down before the request was done")));
+            self.abandon(now, job);
+        }
+    }
+
+    fn refusal(&self, now: Time, path: Path) -> Option<Problem> {
+        if self.draining {
+            return Some(Problem::new(Code::Draining, "the node is shutting down and takes no new requests"));
+        }
+        let path = self.topology.path(path);
+        if let Some(stage) = path.iter().find(|stage| self.stages[stage.index()].broken.is_some()) {
+            return Some(self.broken_problem(*stage));
+        }
+        let full = |stage: &&StageId| self.stages[stage.index()].queue.len() >= self.topology.stage(**stage).queue;
+        let stage = *path.iter().find(full)?;
+        let queue = &self.stages[stage.index()].queue;
+        let name = &self.topology.stage(stage).name;
+        let detail = format!("{} jobs wait for stage `{name}`, which is as many as its queue takes", queue.len());
+        Some(Problem::new(Code::QueueFull, detail).in_stage(stage).retry_after(queue.retry_after(now)))
+    }
+
+    fn broken_problem(&self, stage: StageId) -> Problem {
+        let name = &self.topology.stage(stage).name;
+        Problem::new(Code::StageBroken, format!("the workers of stage `{name}` do not start")).in_stage(stage)
+    }
+
+    /// Hands out jobs of a stage for as long as there are jobs and idle workers.
+    fn dispatch(&mut self, now: Time, stage: StageId) {
+        while self.pools.has_idle(stage) {
+            let Some(key) = self.stages[stage.index()].queue.pop(&mut self.jobs, now) else { return };
+            let (Some(worker), Some(job)) = (self.pools.take_idle(stage), self.jobs.get_mut(key)) else { return };
+            let Some(Waiting { request, .. }) = self.requests.get(job.request) else { return };
+            job.attempt += 1;
+            job.tries += 1;
+            job.place = Place::Running(worker);
+            let timer = self.timers.set(now + self.topology.stage(stage).timeout, Due::Try(worker));
+            self.pools.set(worker, State::Busy(Flight { job: key, attempt: job.attempt }, timer));
+            self.stages[stage.index()].started += 1;
+            self.actions.push(Action::Run {
+                worker,
+                job: key,
+                attempt: job.attempt,
+                tries: job.tries,
+                id: request.id.job(job.ordinal),
+                request: job.request,
+                request_id: request.id,
+                from_client: job.from_client,
+                deadline: request.until,
+                payload: job.payload.clone(),
+            });
+        }
+    }
+
+    /// Nobody waits for a job any more.
+    fn abandon(&mut self, now: Time, key: JobKey) {
+        let Some(job) = self.jobs.get(key) else { return };
+        let stage = job.stage;
+        match job.place {
+            Place::Queued { .. } => self.stages[stage.index()].queue.remove(&mut self.jobs, key),
+            Place::Delayed(timer) => {
+                self.timers.clear(timer);
+            }
+            Place::Running(worker) => self.disown(now, worker),
+        }
+        self.jobs.remove(key);
+    }
+
+    /// The job in a worker's hands is cancelled.
+    fn disown(&mut self, now: Time, worker: WorkerKey) {
+        let Some(&crate::pool::Worker { stage, state: State::Busy(flight, timer), .. }) = self.pools.get(worker) else {
+            return;
+        };
+        let rules = self.topology.stage(stage);
+        let patience = match rules.on_cancel {
+            OnCancel::Tell => Patience::UntilTimeout(timer),
+            OnCancel::Kill => {
+                self.timers.clear(timer);
+                Patience::Grace(self.timers.set(now + rules.grace, Due::Patience(worker)))
+            }
+        };
+        self.pools.set(worker, State::Told(flight, patience));
+        self.actions.push(Action::Cancel { worker, job: flight.job, attempt: flight.attempt });
+    }
+
+    fn patience_ended(&mut self, now: Time, worker: WorkerKey) {
+        let Some(&crate::pool::Worker { state: State::Told(flight, patience), .. }) = self.pools.get(worker) else {
+            return;
+        };
+        let (signal, patience) = match patience {
+            Patience::UntilTimeout(_) | Patience::Grace(_) => {
+                let timer = self.timers.set(now + TERM_TO_KILL, Due::Patience(worker));
+                (Stop::Terminate, Patience::Terminated(timer))
+            }
+            Patience::Terminated(_) | Patience::Killed => (Stop::Kill, Patience::Killed),
+        };
+        self.pools.set(worker, State::Told(flight, patience));
+        self.actions.push(Action::Stop { worker, signal });
+    }
+}
+
+/// The answer for a problem: itself, or the fallback if that stands in for it.
+fn fallback_or<P>(fallback_on: FallbackOn, problem: Problem) -> Answer<P> {
+    if fallback_on.covers(problem.code) { Answer::Fallback(problem) } else { Answer::Problem(problem) }
+}

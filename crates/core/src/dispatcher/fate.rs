@@ -1,0 +1,267 @@
+//! What becomes of a job: on to the next stage, tried again, or given up.
+
+use super::{Action, Dispatcher, fallback_or};
+use crate::job::{Due, Job, JobKey, Place};
+use crate::outcome::{Answer, Failure, Loss, Outcome};
+use crate::pool::{Flight, Patience, State, Worker, WorkerKey};
+use crate::problem::{Cause, Code, Problem};
+use crate::request::RequestKey;
+use crate::time::Time;
+use crate::topology::{Path, StageId};
+
+/// What took a try away from a job.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mishap {
+    Lost,
+    Timeout,
+    Error,
+}
+
+impl<P: Clone, R> Dispatcher<P, R> {
+    /// A running job has come to an outcome.
+    pub(super) fn decide(&mut self, now: Time, key: JobKey, outcome: Outcome<P>) {
+        let Some(job) = self.jobs.get(key) else { return };
+        let stage = job.stage;
+        match outcome {
+            Outcome::Next(value) => {
+                self.done(key, stage);
+                self.advance(now, key, value);
+            }
+            Outcome::Respond(reply) => {
+                self.done(key, stage);
+                if let Some(job) = self.jobs.remove(key) {
+                    self.finish(job.request, Ok(Answer::Reply(reply)));
+                }
+            }
+            Outcome::Goto { target, value } => {
+                self.done(key, stage);
+                self.goto(now, key, &target, value);
+            }
+            Outcome::Fail(failure) => self.failed(now, key, failure),
+        }
+    }
+
+    fn done(&mut self, _job: JobKey, stage: StageId) {
+        self.stages[stage.index()].done += 1;
+    }
+
+    /// One step along the path: the value goes to the next stage, or answers.
+    fn advance(&mut self, now: Time, key: JobKey, value: P) {
+        let Some(job) = self.jobs.remove(key) else { return };
+        let Some(waiting) = self.requests.get_mut(job.request) else { return };
+        let request = &mut waiting.request;
+        request.cursor += 1;
+        match self.topology.path(request.path).get(request.cursor as usize) {
+            Some(&stage) => self.enter(now, job.request, stage, value),
+            None => self.finish(job.request, Ok(Answer::Value(value))),
+        }
+    }
+
+    /// A stage of the current path moves the cursor; anything else becomes the path, and its result the answer.
+    fn goto(&mut self, now: Time, key: JobKey, target: &str, value: P) {
+        let Some(job) = self.jobs.get(key) else { return };
+        let (from, request_key) = (job.stage, job.request);
+        let Some(waiting) = self.requests.get_mut(request_key) else { return };
+        let request = &mut waiting.request;
+        let from_name = &self.topology.stage(from).name;
+        let Some(path) = self.topology.find(target) else {
+            let detail = format!("stage `{from_name}` sent a value to `{target}`, which is no stage or pipeline");
+            return self.give_up(key, Problem::new(Code::UnknownTarget, detail));
+        };
+        request.hops += 1;
+        if request.hops > self.topology.max_hops() {
+            let most = self.topology.max_hops();
+            let detail =
+                format!("stage `{from_name}` sent the request on for the {}th time; {most} is the most", most + 1);
+            return self.give_up(key, Problem::new(Code::TooManyHops, detail));
+        }
+        let current = self.topology.path(request.path);
+        // The next place of that stage on the path, or else its first.
+        let place = |wanted: StageId| {
+            let ahead = request.cursor as usize + 1;
+            let next = current.iter().skip(ahead).position(|stage| *stage == wanted).map(|offset| ahead + offset);
+            next.or_else(|| current.iter().position(|stage| *stage == wanted))
+        };
+        let here = match path {
+            Path::Stage(stage) => place(stage),
+            Path::Pipeline(_) => None,
+        };
+        match here {
+            Some(cursor) => request.cursor = cursor as u32,
+            None => (request.path, request.cursor) = (path, 0),
+        }
+        let stage = self.topology.path(request.path)[request.cursor as usize];
+        self.jobs.remove(key);
+        self.enter(now, request_key, stage, value);
+    }
+
+    /// A request's next job begins, in `stage`. Inner hops are never refused; only a broken stage ends them.
+    fn enter(&mut self, now: Time, request_key: RequestKey, stage: StageId, payload: P) {
+        let Some(waiting) = self.requests.get_mut(request_key) else { return };
+        let request = &mut waiting.request;
+        request.jobs_made += 1;
+        let key = self.jobs.insert(Job {
+            request: request_key,
+            payload,
+            stage,
+            ordinal: request.jobs_made,
+            attempt: 0,
+            tries: 0,
+            from_client: false,
+            place: Place::Queued { previous: None, next: None },
+        });
+        request.job = key;
+        if self.stages[stage.index()].broken.is_some() {
+            let problem = self.broken_problem(stage);
+            return self.give_up(key, problem);
+        }
+        self.stages[stage.index()].queue.push_back(&mut self.jobs, key);
+        self.dispatch(now, stage);
+    }
+
+    fn failed(&mut self, now: Time, key: JobKey, failure: Failure) {
+        let Some(job) = self.jobs.get(key) else { return };
+        let name = &self.topology.stage(job.stage).name;
+        let problem = match failure {
+            Failure::Error { name: raised, message, traceback } => {
+                let detail = format!("stage `{name}` raised {raised}");
+                let problem = Problem::new(Code::FunctionFailed, detail);
+                let problem = problem.because(Cause::Raised { name: raised, message, traceback });
+                return self.retry_or_give_up(now, key, Mishap::Error, problem);
+            }
+            Failure::OutOfMemory { message } => {
+                let cause = "ran out of memory".to_owned();
+                return self.lost(now, key, Loss { certificate: format!("{cause}: {message}"), cause });
+            }
+            Failure::Abort { status, detail } => Problem { status, ..Problem::new(Code::Aborted, detail) },
+            Failure::Decode { detail } if job.from_client => Problem::new(Code::BadBody, detail),
+            Failure::Decode { detail } => Problem::new(
+                Code::ValueNotDecodable,
+                format!("stage `{name}` got a value that does not decode: {detail}"),
+            ),
+            Failure::Encode { detail } => Problem::new(Code::ResultNotEncodable, format!("stage `{name}`: {detail}")),
+            Failure::TooLarge { detail } => Problem::new(Code::ResultTooLarge, format!("stage `{name}`: {detail}")),
+            Failure::Cancelled => {
+                let detail = format!("stage `{name}` stopped as if it had been cancelled, but it had not");
+                Problem::new(Code::FunctionFailed, detail)
+            }
+        };
+        self.give_up(key, problem);
+    }
+
+    /// The worker died with this job.
+    pub(super) fn lost(&mut self, now: Time, key: JobKey, loss: Loss) {
+        let Some(job) = self.jobs.get(key) else { return };
+        let rules = self.topology.stage(job.stage);
+        let detail = format!("the worker of stage `{}` {} (try {})", rules.name, loss.cause, job.tries);
+        let problem = Problem::new(Code::WorkerDied, detail).because(Cause::Died(loss.certificate));
+        self.retry_or_give_up(now, key, Mishap::Lost, problem);
+    }
+
+    /// The try that a worker is at took longer than its stage allows. What becomes of the job does not wait for the worker,
+    /// which is told, and killed if it does not come back.
+    pub(super) fn try_timed_out(&mut self, now: Time, worker: WorkerKey) {
+        let Some(&Worker { stage, state, .. }) = self.pools.get(worker) else { return };
+        let flight = match state {
+            State::Busy(flight, _) => {
+                self.actions.push(Action::Cancel { worker, job: flight.job, attempt: flight.attempt });
+                flight
+            }
+            State::Told(flight, Patience::UntilTimeout(_)) => flight,
+            State::Told(..) | State::Idle | State::Leaving => return,
+        };
+        let grace = self.topology.stage(stage).grace;
+        let timer = self.timers.set(now + grace, Due::Patience(worker));
+        self.pools.set(worker, State::Told(flight, Patience::Grace(timer)));
+        if matches!(state, State::Busy(..)) {
+            self.job_timed_out(now, flight);
+        }
+    }
+
+    fn job_timed_out(&mut self, now: Time, flight: Flight) {
+        let Some(job) = self.jobs.get(flight.job) else { return };
+        let rules = self.topology.stage(job.stage);
+        let detail =
+            format!("stage `{}` took longer than its timeout of {:?} (try {})", rules.name, rules.timeout, job.tries);
+        self.retry_or_give_up(now, flight.job, Mishap::Timeout, Problem::new(Code::StageTimeout, detail));
+    }
+
+    /// A request's deadline passed: it is answered now, whatever its job is at.
+    pub(super) fn deadline_passed(&mut self, now: Time, key: RequestKey) {
+        let Some(waiting) = self.requests.get(key) else { return };
+        let job_key = waiting.request.job;
+        let Some(job) = self.jobs.get(job_key) else { return };
+        let name = &self.topology.stage(job.stage).name;
+        let detail = match job.place {
+            Place::Running(_) => format!("the deadline passed while stage `{name}` was at work"),
+            Place::Queued { .. } if self.pools.size(job.stage).0 == 0 => {
+                format!("the deadline passed while stage `{name}` had no workers")
+            }
+            Place::Queued { .. } => format!("the deadline passed while the request waited for stage `{name}`"),
+            Place::Delayed(_) => format!("the deadline passed before stage `{name}` could be tried again"),
+        };
+        let problem = self.placed(job_key, Problem::new(Code::DeadlineExceeded, detail));
+        self.finish(key, Err(problem));
+        self.abandon(now, job_key);
+    }
+
+    fn retry_or_give_up(&mut self, now: Time, key: JobKey, mishap: Mishap, problem: Problem) {
+        let Some(job) = self.jobs.get_mut(key) else { return };
+        let (stage, tries) = (job.stage, job.tries);
+        let rules = self.topology.stage(stage);
+        let worth_it = match mishap {
+            Mishap::Lost => rules.retry_on.lost,
+            Mishap::Timeout => rules.retry_on.timeout,
+            Mishap::Error => rules.retry_on.error,
+        };
+        if !worth_it || tries > rules.retries {
+            return self.give_up(key, problem);
+        }
+        if self.stages[stage.index()].broken.is_some() {
+            let problem = self.broken_problem(stage);
+            return self.give_up(key, problem);
+        }
+        self.stages[stage.index()].retried += 1;
+        let wait = rules.wait_before(tries, mishap == Mishap::Lost);
+        if wait.is_zero() {
+            self.requeue(now, key, stage);
+        } else {
+            let timer = self.timers.set(now + wait, Due::Retry(key));
+            job.place = Place::Delayed(timer);
+        }
+    }
+
+    /// A job that has waited its turn before goes in front.
+    pub(super) fn requeue(&mut self, now: Time, key: JobKey, stage: StageId) {
+        if self.stages[stage.index()].broken.is_some() {
+            let problem = self.broken_problem(stage);
+            return self.give_up(key, problem);
+        }
+        self.stages[stage.index()].queue.push_front(&mut self.jobs, key);
+        self.dispatch(now, stage);
+    }
+
+    /// A job that is in nobody's hands ends without a value, and its request with `problem`.
+    pub(super) fn give_up(&mut self, key: JobKey, problem: Problem) {
+        let problem = self.placed(key, problem);
+        let Some(job) = self.jobs.remove(key) else { return };
+        self.stages[job.stage.index()].failed += 1;
+        self.finish(job.request, Err(problem));
+    }
+
+    /// The problem with its place: which stage, which job, how many tries.
+    fn placed(&self, key: JobKey, problem: Problem) -> Problem {
+        let Some(job) = self.jobs.get(key) else { return problem };
+        let id = self.requests.get(job.request).map(|waiting| waiting.request.id.job(job.ordinal));
+        Problem { stage: Some(job.stage), job: id, tries: job.tries, ..problem }
+    }
+
+    /// A request gets its one answer.
+    pub(super) fn finish(&mut self, key: RequestKey, result: Result<Answer<P>, Problem>) {
+        let Some(waiting) = self.requests.remove(key) else { return };
+        self.timers.clear(waiting.request.deadline);
+        self.totals.answered += 1;
+        let answer = result.unwrap_or_else(|problem| fallback_or(waiting.request.fallback_on, problem));
+        self.actions.push(Action::Answer { reply: waiting.reply, request_id: waiting.request.id, answer });
+    }
+}

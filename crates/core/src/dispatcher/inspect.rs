@@ -1,0 +1,130 @@
+//! Looking into a dispatcher without changing it: counts for metrics, and the check that simulations run after every step.
+
+use super::{Dispatcher, Totals};
+use crate::job::{JobKey, Place};
+use crate::pool::{StageCounts, State, WorkerKey};
+use crate::queue::after;
+use crate::request::RequestKey;
+use crate::topology::{StageId, Topology};
+
+impl<P, R> Dispatcher<P, R> {
+    /// The plan that it works by.
+    pub fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    /// What the owner keeps with a request that waits.
+    pub fn reply(&self, request: RequestKey) -> Option<&R> {
+        self.requests.get(request).map(|waiting| &waiting.reply)
+    }
+
+    /// Requests that wait for an answer.
+    pub fn pending(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// Whether new requests are refused because the node shuts down.
+    pub fn is_draining(&self) -> bool {
+        self.draining
+    }
+
+    /// How many requests came to what.
+    pub fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    /// How a stage stands.
+    pub fn counts(&self, id: StageId) -> StageCounts {
+        let stage = &self.stages[id.index()];
+        let (workers, idle) = self.pools.size(id);
+        StageCounts {
+            queued: stage.queue.len(),
+            idle,
+            workers,
+            started: stage.started,
+            done: stage.done,
+            failed: stage.failed,
+            retried: stage.retried,
+            lost: stage.lost,
+            broken: stage.broken.clone(),
+        }
+    }
+
+    /// Jobs that a worker has brought an outcome for.
+    pub fn worker_done(&self, worker: WorkerKey) -> Option<u64> {
+        self.pools.get(worker).map(|worker| worker.done)
+    }
+
+    /// The public id of the job in a worker's hands, if its request still waits.
+    pub fn worker_job(&self, worker: WorkerKey) -> Option<crate::JobId> {
+        let (State::Busy(flight, _) | State::Told(flight, _)) = self.pools.get(worker)?.state else { return None };
+        let job = self.jobs.get(flight.job)?;
+        Some(self.requests.get(job.request)?.request.id.job(job.ordinal))
+    }
+
+    /// Checks that nothing is lost or held twice; the error says what is wrong. Takes time in the number of jobs: for tests.
+    pub fn verify(&self) -> Result<(), String> {
+        let Totals { accepted, answered, cancelled } = self.totals;
+        let pending = self.requests.len() as u64;
+        ensure(accepted == answered + cancelled + pending, || {
+            format!("accepted {accepted} is not answered {answered} + cancelled {cancelled} + pending {pending}")
+        })?;
+        ensure(self.jobs.len() == self.requests.len(), || {
+            format!("{} jobs for {} requests", self.jobs.len(), self.requests.len())
+        })?;
+        for (key, waiting) in self.requests.iter() {
+            let job = self.jobs.get(waiting.request.job).ok_or_else(|| format!("request {key:?} has no job"))?;
+            ensure(job.request == key, || format!("the job of request {key:?} serves {:?}", job.request))?;
+            let stage = self.topology.path(waiting.request.path).get(waiting.request.cursor as usize);
+            ensure(stage == Some(&job.stage), || format!("request {key:?} is not where its job is"))?;
+        }
+        let queued = self.verify_queues()?;
+        let running = self.verify_workers()?;
+        let delayed = self.jobs.iter().filter(|(_, job)| matches!(job.place, Place::Delayed(_))).count();
+        ensure(queued + running + delayed == self.jobs.len(), || {
+            format!("{queued} queued + {running} running + {delayed} delayed is not {} jobs", self.jobs.len())
+        })
+    }
+
+    fn verify_queues(&self) -> Result<usize, String> {
+        let mut all = 0;
+        for (number, stage) in self.stages.iter().enumerate() {
+            let (mut here, mut next): (usize, Option<JobKey>) = (0, stage.queue.first());
+            while let Some(key) = next {
+                let job = self.jobs.get(key).ok_or_else(|| format!("queue {number} holds {key:?}, which is no job"))?;
+                ensure(job.stage.index() == number, || format!("job {key:?} waits at the wrong stage"))?;
+                here += 1;
+                next = after(&self.jobs, key);
+            }
+            ensure(here == stage.queue.len(), || {
+                format!("queue {number} counts {} but holds {here}", stage.queue.len())
+            })?;
+            let (_, idle) = self.pools.size(StageId(number as u32));
+            ensure(here == 0 || idle == 0, || {
+                format!("stage {number} has {here} jobs waiting and {idle} idle workers")
+            })?;
+            ensure(here == 0 || stage.broken.is_none(), || format!("stage {number} is broken, yet {here} jobs wait"))?;
+            all += here;
+        }
+        Ok(all)
+    }
+
+    fn verify_workers(&self) -> Result<usize, String> {
+        let mut running = 0;
+        for (key, worker) in self.pools.iter() {
+            let State::Busy(flight, _) = worker.state else { continue };
+            let job = self.jobs.get(flight.job).ok_or_else(|| format!("worker {key:?} holds no job"))?;
+            ensure(job.place == Place::Running(key), || format!("worker {key:?} holds a job that is elsewhere"))?;
+            ensure(job.attempt == flight.attempt, || format!("worker {key:?} holds an old attempt"))?;
+            ensure(job.stage == worker.stage, || format!("worker {key:?} holds a job of another stage"))?;
+            let most = self.topology.stage(job.stage).retries + 1;
+            ensure(job.tries <= most, || format!("try {} of at most {most}", job.tries))?;
+            running += 1;
+        }
+        Ok(running)
+    }
+}
+
+fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(otherwise()) }
+}

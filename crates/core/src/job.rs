@@ -1,0 +1,96 @@
+//! Jobs: one unit of work in one stage each.
+
+use std::fmt;
+
+use crate::pool::WorkerKey;
+use crate::request::{Request, RequestKey};
+use crate::slab::Key;
+use crate::timers::TimerKey;
+use crate::topology::StageId;
+
+/// A request's public id, a UUIDv7 whose last 20 bits are zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u128);
+
+/// A job's public id: the id of its request, with the job's number within the request in the last 20 bits. So each is a
+/// UUIDv7 of its own, and the kinship shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct JobId(pub u128);
+
+impl RequestId {
+    /// How many bits at the end number the jobs.
+    pub const JOB_BITS: u32 = 20;
+
+    /// The id of this request's job number `ordinal`.
+    pub fn job(self, ordinal: u32) -> JobId {
+        JobId(self.0 | u128::from(ordinal & ((1 << Self::JOB_BITS) - 1)))
+    }
+}
+
+fn uuid(id: u128, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let part = |shift: u32, bits: u32| (id >> shift) & ((1 << bits) - 1);
+    let (a, b, c, d, e) = (part(96, 32), part(80, 16), part(64, 16), part(48, 16), part(0, 48));
+    write!(f, "{a:08x}-{b:04x}-{c:04x}-{d:04x}-{e:012x}")
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        uuid(self.0, f)
+    }
+}
+
+impl fmt::Display for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        uuid(self.0, f)
+    }
+}
+
+/// Names a job, for as long as it lives. The payload type does not matter to the name.
+pub type JobKey = Key<AnyJob>;
+
+/// Stands for a job of whatever payload in a [`JobKey`].
+#[derive(Debug)]
+pub struct AnyJob;
+
+/// One unit of work in one stage.
+#[derive(Debug)]
+pub(crate) struct Job<P> {
+    pub(crate) request: RequestKey,
+    pub(crate) payload: P,
+    pub(crate) stage: StageId,
+    /// Which of its request's jobs it is, from 1.
+    pub(crate) ordinal: u32,
+    /// The fence: how often it was handed out.
+    pub(crate) attempt: u32,
+    /// Executions that started.
+    pub(crate) tries: u32,
+    /// Whether the payload is what the client sent.
+    pub(crate) from_client: bool,
+    pub(crate) place: Place,
+}
+
+/// Where a job is. Exactly one of these at any time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In its stage's queue, between these two.
+    Queued { previous: Option<JobKey>, next: Option<JobKey> },
+    /// Waiting for its next try.
+    Delayed(TimerKey<Due>),
+    /// With a worker.
+    Running(WorkerKey),
+}
+
+/// What a timer of the dispatcher is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// A request's deadline.
+    Deadline(Key<Request>),
+    /// The timeout of the try that a worker is at.
+    Try(WorkerKey),
+    /// The end of the patience with a worker that was told to stop.
+    Patience(WorkerKey),
+    /// The next try of a job.
+    Retry(JobKey),
+    /// The end of the drain.
+    DrainEnd,
+}

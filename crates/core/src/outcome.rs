@@ -1,0 +1,97 @@
+//! What workers make of jobs, and what clients get.
+
+use crate::problem::Problem;
+
+/// What a worker made of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome<P> {
+    /// A value for the next stage, or the answer if there is none.
+    Next(P),
+    /// An answer, now.
+    Respond(Reply<P>),
+    /// A value for another stage or pipeline.
+    Goto {
+        /// Its name.
+        target: String,
+        /// The value for it.
+        value: P,
+    },
+    /// No value.
+    Fail(Failure),
+}
+
+/// An answer that a stage made by hand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply<P> {
+    /// The HTTP status, 200 to 599.
+    pub status: u16,
+    /// Header names and values.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: P,
+}
+
+/// Why a worker has no value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The function raised.
+    Error {
+        /// The exception's type.
+        name: String,
+        /// Its message.
+        message: String,
+        /// Its traceback, as text.
+        traceback: String,
+    },
+    /// The function refuses with a status and says why.
+    Abort {
+        /// The HTTP status, 400 to 599.
+        status: u16,
+        /// What the client is told.
+        detail: String,
+    },
+    /// The value is not what its content type says.
+    Decode {
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// The result cannot travel.
+    Encode {
+        /// What is wrong with it, and where.
+        detail: String,
+    },
+    /// The result is over the limit.
+    TooLarge {
+        /// What was found and what is allowed.
+        detail: String,
+    },
+    /// The function stopped because its job was cancelled.
+    Cancelled,
+    /// The worker ran out of memory; it counts as lost, with this job.
+    OutOfMemory {
+        /// What it said.
+        message: String,
+    },
+}
+
+/// How a worker was lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// The signal or exit code, as part of a sentence: "was killed by SIGKILL". Clients see it.
+    pub cause: String,
+    /// The whole death certificate, for the log.
+    pub certificate: String,
+}
+
+/// What a client gets. Each request gets exactly one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer<P> {
+    /// The value that the last stage returned.
+    Value(P),
+    /// What some stage answered by hand.
+    Reply(Reply<P>),
+    /// The route's fallback, and the problem it stands in for.
+    Fallback(Problem),
+    /// No value.
+    Problem(Problem),
+}

@@ -1,0 +1,203 @@
+//! The workers of every stage: who is idle, and all that is in flight.
+//!
+//! A worker's life, as far as jobs are concerned:
+//!
+//! ```text
+//! arrive -> Idle -> Busy -> Idle                        its outcome came
+//!                   Busy -> Told -> Idle                its job went another way; the outcome is not used
+//!                           Told -> (SIGTERM, SIGKILL)  it did not come back in time
+//!           Idle -> Leaving                             it did its share; it is replaced
+//! any   -> gone                                         it died
+//! ```
+
+use std::collections::VecDeque;
+
+use crate::job::{Due, JobKey};
+use crate::slab::{Key, Slab};
+use crate::timers::TimerKey;
+use crate::topology::StageId;
+
+/// Names a worker, for as long as it lives.
+pub type WorkerKey = Key<Worker>;
+
+/// One worker that is up.
+#[derive(Debug)]
+pub struct Worker {
+    pub(crate) stage: StageId,
+    pub(crate) state: State,
+    /// Jobs that it brought an outcome for.
+    pub(crate) done: u64,
+}
+
+/// A job in a worker's hands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Flight {
+    pub(crate) job: JobKey,
+    pub(crate) attempt: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    Idle,
+    /// Its job waits for its outcome, until the timer.
+    Busy(Flight, TimerKey<Due>),
+    /// Its job has gone another way, and it was told. It is free again when its outcome comes.
+    Told(Flight, Patience),
+    /// It gets no more jobs, and is on its way out.
+    Leaving,
+}
+
+/// How long a worker that was told may still go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// Until the timeout of its try.
+    UntilTimeout(TimerKey<Due>),
+    /// Until its grace ends; then SIGTERM.
+    Grace(TimerKey<Due>),
+    /// It got SIGTERM; SIGKILL when the timer ends.
+    Terminated(TimerKey<Due>),
+    /// It got SIGKILL.
+    Killed,
+}
+
+impl Patience {
+    pub(crate) fn timer(self) -> Option<TimerKey<Due>> {
+        match self {
+            Patience::UntilTimeout(timer) | Patience::Grace(timer) | Patience::Terminated(timer) => Some(timer),
+            Patience::Killed => None,
+        }
+    }
+}
+
+/// What an outcome means to the pool.
+pub(crate) enum Landing {
+    /// The job waits for it; clear the timer.
+    Awaited(TimerKey<Due>),
+    /// The job has gone another way; clear the timer if there is one.
+    Unwanted(Option<TimerKey<Due>>),
+    /// The worker does not hold that job, or held it under another attempt.
+    Stale,
+}
+
+/// How a stage stands. Counters go up from the node's start.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StageCounts {
+    /// Jobs that wait.
+    pub queued: usize,
+    /// Workers that are up and wait for a job.
+    pub idle: usize,
+    /// Workers that are up.
+    pub workers: usize,
+    /// Jobs handed to workers.
+    pub started: u64,
+    /// Jobs that ended with a value, an answer or a goto.
+    pub done: u64,
+    /// Jobs that ended without one.
+    pub failed: u64,
+    /// Tries that were followed by another.
+    pub retried: u64,
+    /// Workers that died.
+    pub lost: u64,
+    /// Why the stage is broken, if it is.
+    pub broken: Option<String>,
+}
+
+#[derive(Debug, Default)]
+struct Pool {
+    /// The longest idle first, so that work goes round evenly.
+    idle: VecDeque<WorkerKey>,
+    workers: usize,
+}
+
+/// The pools of all stages.
+#[derive(Debug)]
+pub(crate) struct Pools {
+    workers: Slab<Worker>,
+    pools: Vec<Pool>,
+}
+
+impl Pools {
+    pub(crate) fn new(stages: usize) -> Pools {
+        Pools { workers: Slab::default(), pools: (0..stages).map(|_| Pool::default()).collect() }
+    }
+
+    pub(crate) fn get(&self, key: WorkerKey) -> Option<&Worker> {
+        self.workers.get(key)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (WorkerKey, &Worker)> {
+        self.workers.iter()
+    }
+
+    /// Workers that are up, and how many of them are idle.
+    pub(crate) fn size(&self, stage: StageId) -> (usize, usize) {
+        let pool = &self.pools[stage.index()];
+        (pool.workers, pool.idle.len())
+    }
+
+    /// A new worker is up, and idle.
+    pub(crate) fn arrive(&mut self, stage: StageId) -> WorkerKey {
+        let key = self.workers.insert(Worker { stage, state: State::Idle, done: 0 });
+        let pool = &mut self.pools[stage.index()];
+        pool.workers += 1;
+        pool.idle.push_back(key);
+        key
+    }
+
+    pub(crate) fn has_idle(&self, stage: StageId) -> bool {
+        !self.pools[stage.index()].idle.is_empty()
+    }
+
+    /// The worker that gets the next job; it must be made busy at once.
+    pub(crate) fn take_idle(&mut self, stage: StageId) -> Option<WorkerKey> {
+        self.pools[stage.index()].idle.pop_front()
+    }
+
+    pub(crate) fn set(&mut self, key: WorkerKey, state: State) {
+        if let Some(worker) = self.workers.get_mut(key) {
+            worker.state = state;
+        }
+    }
+
+    /// An outcome came from a worker: what does it mean? A worker that is free again is idle, or leaves if it has done `most`
+    /// jobs; one that was sent a signal stays as it is.
+    pub(crate) fn land(&mut self, key: WorkerKey, flight: Flight, most: Option<u64>) -> Landing {
+        let Some(worker) = self.workers.get_mut(key) else { return Landing::Stale };
+        let landing = match worker.state {
+            State::Busy(held, timer) if held == flight => Landing::Awaited(timer),
+            State::Told(held, Patience::Terminated(_) | Patience::Killed) if held == flight => {
+                return Landing::Unwanted(None);
+            }
+            State::Told(held, patience) if held == flight => Landing::Unwanted(patience.timer()),
+            State::Idle | State::Busy(..) | State::Told(..) | State::Leaving => return Landing::Stale,
+        };
+        worker.done += 1;
+        if most.is_some_and(|most| worker.done >= most) {
+            worker.state = State::Leaving;
+        } else {
+            worker.state = State::Idle;
+            self.pools[worker.stage.index()].idle.push_back(key);
+        }
+        landing
+    }
+
+    /// A worker that gets no more jobs.
+    pub(crate) fn leave(&mut self, key: WorkerKey) {
+        let Some(worker) = self.workers.get_mut(key) else { return };
+        if worker.state == State::Idle {
+            self.pools[worker.stage.index()].idle.retain(|idle| *idle != key);
+        }
+        worker.state = State::Leaving;
+    }
+
+    /// A worker is gone.
+    pub(crate) fn remove(&mut self, key: WorkerKey) -> Option<Worker> {
+        let worker = self.workers.remove(key)?;
+        let pool = &mut self.pools[worker.stage.index()];
+        pool.workers -= 1;
+        if worker.state == State::Idle {
+            pool.idle.retain(|idle| *idle != key);
+        }
+        Some(worker)
+    }
+}

@@ -1,0 +1,129 @@
+//! The jobs that wait for a worker of one stage, first come first served.
+//!
+//! The links of the list live in the jobs themselves, so that a cancelled job leaves from the middle in constant time and a
+//! waiting job costs no more memory than it is.
+
+use std::time::Duration;
+
+use crate::job::{AnyJob, Job, JobKey, Place};
+use crate::slab::Slab;
+use crate::time::Time;
+
+/// All jobs of a dispatcher.
+pub(crate) type Jobs<P> = Slab<Job<P>, AnyJob>;
+
+/// One stage's waiting jobs.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    head: Option<JobKey>,
+    tail: Option<JobKey>,
+    len: usize,
+    drain: DrainRate,
+}
+
+impl Queue {
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Lets a new job wait behind all others.
+    pub(crate) fn push_back<P>(&mut self, jobs: &mut Jobs<P>, key: JobKey) {
+        let previous = self.tail.replace(key);
+        link(jobs, key, |_, _| (previous, None));
+        match previous {
+            Some(previous) => link(jobs, previous, |before, _| (before, Some(key))),
+            None => self.head = Some(key),
+        }
+        self.len += 1;
+    }
+
+    /// Lets a job that has waited before wait in front of all others.
+    pub(crate) fn push_front<P>(&mut self, jobs: &mut Jobs<P>, key: JobKey) {
+        let next = self.head.replace(key);
+        link(jobs, key, |_, _| (None, next));
+        match next {
+            Some(next) => link(jobs, next, |_, after| (Some(key), after)),
+            None => self.tail = Some(key),
+        }
+        self.len += 1;
+    }
+
+    /// The job whose turn it is.
+    pub(crate) fn pop<P>(&mut self, jobs: &mut Jobs<P>, now: Time) -> Option<JobKey> {
+        let key = self.head?;
+        self.remove(jobs, key);
+        self.drain.departed(now);
+        Some(key)
+    }
+
+    /// Takes a waiting job out, wherever it stands. Does nothing to a job that does not wait.
+    pub(crate) fn remove<P>(&mut self, jobs: &mut Jobs<P>, key: JobKey) {
+        let Some(&Job { place: Place::Queued { previous, next }, .. }) = jobs.get(key) else { return };
+        match previous {
+            Some(previous) => link(jobs, previous, |before, _| (before, next)),
+            None => self.head = next,
+        }
+        match next {
+            Some(next) => link(jobs, next, |_, after| (previous, after)),
+            None => self.tail = previous,
+        }
+        self.len -= 1;
+    }
+
+    /// The first job, and by [`after`] the others.
+    pub(crate) fn first(&self) -> Option<JobKey> {
+        self.head
+    }
+
+    /// About how long it takes until what waits now is gone: whole seconds, 1 to 60.
+    pub(crate) fn retry_after(&self, now: Time) -> Duration {
+        let wait = self.drain.gap(now).saturating_mul(u32::try_from(self.len).unwrap_or(u32::MAX));
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        Duration::from_secs(seconds.clamp(1, 60))
+    }
+}
+
+/// The job behind `key` in its queue.
+pub(crate) fn after<P>(jobs: &Jobs<P>, key: JobKey) -> Option<JobKey> {
+    match jobs.get(key)?.place {
+        Place::Queued { next, .. } => next,
+        Place::Delayed(_) | Place::Running(_) => None,
+    }
+}
+
+type Ends = (Option<JobKey>, Option<JobKey>);
+
+fn link<P>(jobs: &mut Jobs<P>, key: JobKey, ends: impl FnOnce(Option<JobKey>, Option<JobKey>) -> Ends) {
+    if let Some(job) = jobs.get_mut(key) {
+        let (previous, next) = match job.place {
+            Place::Queued { previous, next } => ends(previous, next),
+            Place::Delayed(_) | Place::Running(_) => ends(None, None),
+        };
+        job.place = Place::Queued { previous, next };
+    }
+}
+
+/// How quickly a queue empties: a moving average of the gap between departures.
+#[derive(Debug, Default)]
+struct DrainRate {
+    last: Option<Time>,
+    average_nanos: u64,
+}
+
+impl DrainRate {
+    fn departed(&mut self, now: Time) {
+        if let Some(last) = self.last {
+            let gap = now.since(last).as_nanos().min(u128::from(u32::MAX)) as u64;
+            self.average_nanos = match self.average_nanos {
+                0 => gap,
+                average => average - average / 8 + gap / 8,
+            };
+        }
+        self.last = Some(now);
+    }
+
+    fn gap(&self, now: Time) -> Duration {
+        let silence = self.last.map_or(Duration::ZERO, |last| now.since(last));
+        Duration::from_nanos(self.average_nanos).max(silence)
+    }
+}
