@@ -178,7 +178,6 @@ impl<P: Clone, R> Dispatcher<P, R> {
 
     /// A client brings a request. It is let in, and will be answered by its deadline, or it is refused at once: because the
     /// node drains, because a stage of its pipeline is broken, or because the queue of one is full.
-    #[allow(clippy::result_large_err)] // A refusal is moved once, straight to the client.
     pub fn submit(&mut self, now: Time, submission: Submission<P, R>) -> Result<RequestKey, Refused<P, R>> {
         let Submission { id, path, payload, deadline, fallback_on, reply } = submission;
         if let Some(problem) = self.refusal(now, path) {

@@ -1,1 +1,21 @@
-//! Part of Evener.
+//! Ways into Evener: the service's own HTTP routes, and the API.
+//!
+//! A door translates: a request into a [`Ticket`](node::Ticket), and an answer back. It never decides what becomes of a job;
+//! the [`Node`](node::Node) behind it does. What this crate will never do: no queues, no workers, no retries, no service
+//! files.
+
+pub mod api;
+mod body;
+pub mod connection;
+pub mod http;
+pub mod listener;
+pub mod node;
+mod origin;
+mod problem;
+
+pub use api::ApiDoor;
+pub use http::{HttpDoor, Input, Route};
+pub use listener::{BoundListener, Listening, Timeouts};
+pub use node::{Answered, Health, Node, Parcel, StageHealth, Ticket};
+pub use origin::Origin;
+pub use problem::ProblemView;

@@ -1,1 +1,17 @@
-//! Part of Evener.
+//! The worker protocol: frames in, frames out, as `docs/protocol.md` specifies them.
+//!
+//! What this crate will never do: no sockets, no clock, no decisions. Bytes go in and messages come out, and the other way
+//! round. It never looks into a payload.
+
+pub mod content;
+pub mod frame;
+pub mod inbox;
+pub mod outbox;
+
+pub use content::{Content, Value};
+pub use frame::{Header, Kind, ProtocolError};
+pub use inbox::{FromWorker, Inbox, Ready};
+pub use outbox::{JobHead, Outbox};
+
+/// The version of the protocol that this crate speaks.
+pub const VERSION: u64 = 1;

@@ -1,0 +1,168 @@
+//! The API: for now health, readiness and metrics.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use evener_core::{Code, Problem};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, ORIGIN, WWW_AUTHENTICATE};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use serde_json::json;
+use subtle::ConstantTimeEq;
+
+use crate::body::{AnswerBody, Kept};
+use crate::http::REQUEST_ID;
+use crate::listener::{BoundListener, Link, Listening, Timeouts, serve};
+use crate::node::Node;
+use crate::problem::ProblemView;
+
+/// The content type of the metrics.
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// Connections to the API that may be open at a time.
+const CONNECTIONS: usize = 1000;
+/// The most bytes of a request's head.
+const HEADERS: usize = 64 * 1024;
+
+/// The door to the API.
+pub struct ApiDoor<N> {
+    node: Arc<N>,
+    token: String,
+    /// Host names that the API answers to; empty on a Unix socket, which no web page can reach.
+    hosts: Vec<String>,
+}
+
+impl<N: Node> ApiDoor<N> {
+    /// A door that wants `token` and answers to `hosts`, each with or without a port. No hosts: to any, for a Unix socket.
+    pub fn new(node: Arc<N>, token: String, hosts: Vec<String>) -> ApiDoor<N> {
+        ApiDoor { node, token, hosts }
+    }
+
+    /// Serves a listener.
+    pub fn serve(self: Arc<Self>, listener: BoundListener, timeouts: Timeouts) -> Listening {
+        serve(listener, timeouts, HEADERS, CONNECTIONS, move |link| Connected { door: self.clone(), link })
+    }
+
+    fn answer(&self, head: &Parts, link: &Link) -> Response<AnswerBody> {
+        let kept = Kept { _busy: Some(link.busy()), ..Kept::default() };
+        match self.dispatch(head) {
+            Ok((status, content_type, body)) => respond(status, content_type, body.into(), kept),
+            Err(problem) => {
+                let id = self.node.new_id();
+                let view = ProblemView::new(&problem, id, None, false);
+                let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+                let mut response = respond(status, "application/problem+json", view.to_json(), kept);
+                if let Ok(id) = HeaderValue::from_str(&id.to_string()) {
+                    response.headers_mut().insert(REQUEST_ID, id);
+                }
+                if problem.code == Code::Unauthorized {
+                    response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+                }
+                response
+            }
+        }
+    }
+
+    fn dispatch(&self, head: &Parts) -> Result<(StatusCode, &'static str, String), Problem> {
+        self.check_origin(head)?;
+        let path = head.uri.path();
+        let known = matches!(path, "/healthz" | "/readyz" | "/metrics");
+        if known && !matches!(head.method, Method::GET | Method::HEAD) {
+            let detail = format!("{path} takes GET and HEAD, not {}", head.method);
+            return Err(Problem::new(Code::MethodNotAllowed, detail));
+        }
+        match path {
+            "/healthz" => Ok((StatusCode::OK, "text/plain; charset=utf-8", "ok\n".to_owned())),
+            "/readyz" => Ok(self.readiness()),
+            _ => {
+                self.check_token(head)?;
+                match path {
+                    "/metrics" => Ok((StatusCode::OK, OPENMETRICS, self.node.metrics())),
+                    _ => Err(Problem::new(Code::NoRoute, format!("the API has no {path}"))),
+                }
+            }
+        }
+    }
+
+    fn readiness(&self) -> (StatusCode, &'static str, String) {
+        let health = self.node.health();
+        let state = |state: &str| health.stages.iter().any(|stage| stage.state == state);
+        let why = match health.ready {
+            true => "ready",
+            false if health.draining => Code::Draining.name(),
+            false if state("broken") => Code::StageBroken.name(),
+            false => "starting",
+        };
+        let stages: serde_json::Map<_, _> =
+            health.stages.iter().map(|stage| (stage.name.clone(), json!(stage.state))).collect();
+        let status = if health.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        (status, "application/json", json!({"state": why, "stages": stages}).to_string() + "\n")
+    }
+
+    /// A web page that a browser shows must not reach the API, neither by a name that it made point here nor by a form.
+    fn check_origin(&self, head: &Parts) -> Result<(), Problem> {
+        let refuse = |what: &str| {
+            let detail = format!("the API does not answer to this {what}; it answers to {}", self.hosts.join(", "));
+            Err(Problem::new(Code::ForbiddenOrigin, detail))
+        };
+        if self.hosts.is_empty() {
+            return Ok(());
+        }
+        let name = |authority: &str| -> String {
+            let without_port = match authority.rsplit_once(':') {
+                Some((name, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => name,
+                _ => authority,
+            };
+            without_port.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase()
+        };
+        let answers_to = |authority: &str| self.hosts.contains(&name(authority));
+        let header = |header| head.headers.get(header).map(|value| value.to_str().unwrap_or(""));
+        let host = header(HOST).or_else(|| head.uri.authority().map(|authority| authority.as_str()));
+        if !host.is_some_and(answers_to) {
+            return refuse("Host");
+        }
+        match header(ORIGIN).map(|origin| origin.split_once("://").map_or("", |(_, authority)| authority)) {
+            Some(authority) if !answers_to(authority) => refuse("Origin"),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_token(&self, head: &Parts) -> Result<(), Problem> {
+        let given = head.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let given =
+            given.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        match given {
+            Some((_, token)) if bool::from(token.trim().as_bytes().ct_eq(self.token.as_bytes())) => Ok(()),
+            Some(_) => Err(Problem::new(Code::Unauthorized, "the token is not the one that this node wants")),
+            None => Err(Problem::new(Code::Unauthorized, "the API wants the header `Authorization: Bearer TOKEN`")),
+        }
+    }
+}
+
+fn respond(status: StatusCode, content_type: &'static str, body: Bytes, kept: Kept) -> Response<AnswerBody> {
+    let mut response = Response::new(AnswerBody::new(body, kept));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+/// The door, for one connection.
+struct Connected<N> {
+    door: Arc<ApiDoor<N>>,
+    link: Link,
+}
+
+impl<N: Node> hyper::service::Service<Request<Incoming>> for Connected<N> {
+    type Response = Response<AnswerBody>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let (head, _) = request.into_parts();
+        let response = self.door.answer(&head, &self.link);
+        Box::pin(std::future::ready(Ok(response)))
+    }
+}

@@ -1,0 +1,152 @@
+//! Bodies: taking a client's in, within its limits, and giving an answer's out.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use evener_core::{Budget, Code, Problem, Reservation};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+
+use crate::listener::Busy;
+
+/// Bodies up to this size are copied out of the connection's buffer.
+const COPY: usize = 16 * 1024;
+
+/// The limits on a client's body.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BodyLimits {
+    /// Its most bytes.
+    pub(crate) size: u64,
+    /// How long may pass between two pieces.
+    pub(crate) pause: Duration,
+}
+
+/// A body that is in, and the memory set aside for it.
+pub(crate) struct Collected {
+    pub(crate) bytes: Bytes,
+    pub(crate) held: Option<Reservation>,
+}
+
+/// Takes a body in. One that says that it is too large is refused before a byte of it is read.
+pub(crate) async fn collect(mut body: Incoming, limits: BodyLimits, budget: &Budget) -> Result<Collected, Problem> {
+    if body.is_end_stream() {
+        return Ok(Collected { bytes: Bytes::new(), held: None });
+    }
+    if body.size_hint().lower() > limits.size {
+        return Err(too_large(limits, Some(body.size_hint().lower())));
+    }
+    let mut held = reserve(budget, body.size_hint().lower())?;
+    let mut first = Bytes::new();
+    let mut all = BytesMut::new();
+    while let Some(piece) = next_piece(&mut body, limits.pause).await? {
+        let size = (first.len() + all.len() + piece.len()) as u64;
+        if size > limits.size {
+            return Err(too_large(limits, None));
+        }
+        if size > held.bytes() && !held.grow(size - held.bytes()) {
+            return Err(memory_full(budget));
+        }
+        if first.is_empty() && all.is_empty() {
+            first = piece;
+        } else {
+            if all.is_empty() {
+                all.reserve((held.bytes() as usize).max(2 * first.len()));
+                all.extend_from_slice(&first);
+                first = Bytes::new();
+            }
+            all.extend_from_slice(&piece);
+        }
+        if body.is_end_stream() {
+            break;
+        }
+    }
+    let bytes = match all.is_empty() {
+        // A slice of the connection's buffer would keep all of that buffer alive.
+        true if first.len() <= COPY => Bytes::copy_from_slice(&first),
+        true => first,
+        false => all.freeze(),
+    };
+    Ok(Collected { bytes, held: Some(held) })
+}
+
+async fn next_piece(body: &mut Incoming, pause: Duration) -> Result<Option<Bytes>, Problem> {
+    loop {
+        // Mostly the piece is here already; only a body that lets one wait costs a timer.
+        let frame = tokio::select! {
+            biased;
+            frame = body.frame() => frame,
+            () = tokio::time::sleep(pause) => {
+                let detail = format!("no byte of the body came for {pause:?}");
+                return Err(Problem::new(Code::BodyTimeout, detail));
+            }
+        };
+        match frame {
+            None => return Ok(None),
+            // Trailers mean nothing to a worker.
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => return Ok(Some(data)),
+                Err(_) => continue,
+            },
+            Some(Err(error)) => {
+                return Err(Problem::new(Code::BadRequest, format!("the body could not be read: {error}")));
+            }
+        }
+    }
+}
+
+fn reserve(budget: &Budget, bytes: u64) -> Result<Reservation, Problem> {
+    budget.reserve(bytes).ok_or_else(|| memory_full(budget))
+}
+
+fn memory_full(budget: &Budget) -> Problem {
+    let detail = format!("the node holds {} bytes of payload, and {} is the most", budget.used(), budget.limit());
+    Problem::new(Code::MemoryFull, detail).retry_after(Duration::from_secs(1))
+}
+
+fn too_large(limits: BodyLimits, said: Option<u64>) -> Problem {
+    let detail = match said {
+        Some(said) => format!("the body has {said} bytes, and {} is the most", limits.size),
+        None => format!("the body has more than {} bytes, which is the most", limits.size),
+    };
+    Problem::new(Code::BodyTooLarge, detail)
+}
+
+/// The body of an answer. Holds on to whatever must live until its last byte is handed over.
+pub struct AnswerBody {
+    bytes: Option<Bytes>,
+    _kept: Kept,
+}
+
+/// What lives as long as an answer's body.
+#[derive(Default)]
+pub(crate) struct Kept {
+    pub(crate) _busy: Option<Busy>,
+    pub(crate) _held: Option<std::sync::Arc<Reservation>>,
+}
+
+impl AnswerBody {
+    pub(crate) fn new(bytes: Bytes, kept: Kept) -> AnswerBody {
+        AnswerBody { bytes: Some(bytes).filter(|bytes| !bytes.is_empty()), _kept: kept }
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.bytes.take().map(|bytes| Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.bytes.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+    }
+}

@@ -1,0 +1,300 @@
+//! Listening: binding, accepting, and the sweep that closes connections that are late.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::Service;
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
+
+pub use crate::connection::Timeouts;
+use crate::connection::{Connection, TickClock, TickLimits, Watched};
+
+/// How often connections are looked at.
+const SWEEP: Duration = Duration::from_millis(250);
+/// How long to wait after an `accept` that failed, for instance for want of descriptors.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+
+/// A socket that listens.
+pub enum BoundListener {
+    /// On TCP, with TLS if an acceptor is given.
+    Tcp(TcpListener, Option<TlsAcceptor>),
+    /// On a path.
+    Unix(UnixListener, PathBuf),
+}
+
+impl BoundListener {
+    /// Where clients find it, as a URL.
+    pub fn url(&self) -> io::Result<String> {
+        match self {
+            BoundListener::Tcp(listener, tls) => {
+                let scheme = if tls.is_some() { "https" } else { "http" };
+                Ok(format!("{scheme}://{}", listener.local_addr()?))
+            }
+            BoundListener::Unix(_, path) => Ok(format!("unix:{}", path.display())),
+        }
+    }
+}
+
+/// What the connections of one listener share.
+pub(crate) struct Shared {
+    pub(crate) clock: TickClock,
+    pub(crate) draining: AtomicBool,
+    connections: Mutex<HashMap<u64, Arc<Connection>>>,
+    next: AtomicU64,
+}
+
+impl Shared {
+    fn connections(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Arc<Connection>>> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection as its requests see it.
+#[derive(Clone)]
+pub struct Link {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) connection: Arc<Connection>,
+    /// The client's address, as text.
+    pub client: Arc<str>,
+}
+
+impl Link {
+    /// Whether no further requests are wanted on this connection.
+    pub fn is_draining(&self) -> bool {
+        self.shared.draining.load(Ordering::Relaxed)
+    }
+
+    /// From now on the connection is busy with a request; until the guard is dropped.
+    pub(crate) fn busy(&self) -> Busy {
+        self.connection.request_began();
+        Busy { shared: self.shared.clone(), connection: self.connection.clone() }
+    }
+}
+
+/// A request is being served on a connection.
+pub(crate) struct Busy {
+    shared: Arc<Shared>,
+    connection: Arc<Connection>,
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.connection.request_ended(self.shared.clock.now());
+    }
+}
+
+/// Removes a connection from the sweep, however it ended.
+struct Registered {
+    shared: Arc<Shared>,
+    id: u64,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.shared.connections().remove(&self.id);
+    }
+}
+
+/// A listener that is being served. Dropping it stops accepting; connections go on.
+pub struct Listening {
+    shared: Arc<Shared>,
+    accepting: tokio::task::JoinHandle<()>,
+    sweeping: tokio::task::JoinHandle<()>,
+}
+
+impl Listening {
+    /// Stops accepting, closes the connections that are idle, and lets the others answer what they are at and close then.
+    pub fn drain(&self) {
+        self.shared.draining.store(true, Ordering::Relaxed);
+        self.accepting.abort();
+        for connection in self.shared.connections().values().filter(|connection| connection.is_quiet()) {
+            connection.abort();
+        }
+    }
+
+    /// Waits until all connections are closed.
+    pub async fn closed(&self) {
+        while !self.shared.connections().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Closes all connections.
+    pub fn abort(&self) {
+        for connection in self.shared.connections().values() {
+            connection.abort();
+        }
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.accepting.abort();
+        self.sweeping.abort();
+    }
+}
+
+/// Serves every connection that comes with a service of its own, made by `service`. At most `most` connections are open at a
+/// time; further ones wait to be accepted.
+pub fn serve<F, S>(listener: BoundListener, timeouts: Timeouts, headers: usize, most: usize, service: F) -> Listening
+where
+    F: Fn(Link) -> S + Send + Sync + 'static,
+    S: Service<hyper::Request<Incoming>, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+    S: Service<hyper::Request<Incoming>, Response = hyper::Response<crate::body::AnswerBody>>,
+    S::Future: Send,
+{
+    let shared = Arc::new(Shared {
+        clock: TickClock::default(),
+        draining: AtomicBool::new(false),
+        connections: Mutex::default(),
+        next: AtomicU64::new(0),
+    });
+    let mut http = http1::Builder::new();
+    // The library's smallest buffer is 8 KiB; a head that does not fit is answered 431.
+    http.pipeline_flush(true).max_buf_size(headers.max(8192)).max_headers(256);
+    let acceptor = Acceptor { shared: shared.clone(), http, service };
+    let accepting = tokio::spawn(accept(listener, acceptor, Arc::new(Semaphore::new(most))));
+    let sweeping = tokio::spawn(sweep(shared.clone(), TickLimits::new(&timeouts, SWEEP)));
+    Listening { shared, accepting, sweeping }
+}
+
+async fn sweep(shared: Arc<Shared>, limits: TickLimits) {
+    let mut interval = tokio::time::interval(SWEEP);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        let tick = shared.clock.advance();
+        let draining = shared.draining.load(Ordering::Relaxed);
+        for connection in shared.connections().values() {
+            if connection.is_late(tick, &limits) || (draining && connection.is_quiet()) {
+                connection.abort();
+            }
+        }
+    }
+}
+
+struct Acceptor<F> {
+    shared: Arc<Shared>,
+    http: http1::Builder,
+    service: F,
+}
+
+async fn accept<F, S>(listener: BoundListener, acceptor: Acceptor<F>, places: Arc<Semaphore>)
+where
+    F: Fn(Link) -> S + Send + Sync + 'static,
+    S: Service<hyper::Request<Incoming>, Response = hyper::Response<crate::body::AnswerBody>> + Send + 'static,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    S::Future: Send,
+{
+    let _unlink = match &listener {
+        BoundListener::Unix(_, path) => Some(Unlink(path.clone())),
+        BoundListener::Tcp(..) => None,
+    };
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        match &listener {
+            BoundListener::Tcp(tcp, tls) => match tcp.accept().await {
+                Ok((stream, peer)) => {
+                    // Small answers must not wait for the client's acknowledgements; a socket that refuses is no worse off.
+                    let _ = stream.set_nodelay(true);
+                    match tls {
+                        None => acceptor.spawn(TokioIo::new(stream), peer.to_string().into(), place),
+                        Some(tls) => acceptor.spawn_tls(tls.clone(), stream, peer, place),
+                    }
+                }
+                Err(error) => pause(error).await,
+            },
+            BoundListener::Unix(unix, _) => match unix.accept().await {
+                Ok((stream, _)) => acceptor.spawn(TokioIo::new(stream), "unix".into(), place),
+                Err(error) => pause(error).await,
+            },
+        }
+    }
+}
+
+async fn pause(error: io::Error) {
+    tracing::warn!(%error, "a connection could not be accepted; trying again");
+    tokio::time::sleep(ACCEPT_AGAIN).await;
+}
+
+struct Unlink(PathBuf);
+
+impl Drop for Unlink {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.0) {
+            tracing::debug!(%error, path = %self.0.display(), "a socket file could not be removed");
+        }
+    }
+}
+
+impl<F, S> Acceptor<F>
+where
+    F: Fn(Link) -> S + Send + Sync + 'static,
+    S: Service<hyper::Request<Incoming>, Response = hyper::Response<crate::body::AnswerBody>> + Send + 'static,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    S::Future: Send,
+{
+    fn spawn<I>(&self, stream: I, client: Arc<str>, place: OwnedSemaphorePermit)
+    where
+        I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    {
+        let (link, registered) = self.register(client);
+        let serving = self.serving(stream, link.clone());
+        let task = tokio::spawn(async move {
+            let _kept = (registered, place);
+            serving.await;
+        });
+        link.connection.set_abort(task.abort_handle());
+    }
+
+    fn spawn_tls(&self, tls: TlsAcceptor, stream: TcpStream, peer: SocketAddr, place: OwnedSemaphorePermit) {
+        let (link, registered) = self.register(peer.to_string().into());
+        let (shared, http, service) = (self.shared.clone(), self.http.clone(), (self.service)(link.clone()));
+        let connection = link.connection.clone();
+        let task = tokio::spawn(async move {
+            let _kept = (registered, place);
+            // The sweeper counts the handshake as part of the first head.
+            match tls.accept(stream).await {
+                Ok(stream) => {
+                    let stream = Watched { stream: TokioIo::new(stream), shared, connection };
+                    report(http.serve_connection(stream, service).await);
+                }
+                Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
+            }
+        });
+        link.connection.set_abort(task.abort_handle());
+    }
+
+    fn register(&self, client: Arc<str>) -> (Link, Registered) {
+        let connection = Arc::new(Connection::opened(self.shared.clock.now()));
+        let id = self.shared.next.fetch_add(1, Ordering::Relaxed);
+        self.shared.connections().insert(id, connection.clone());
+        (Link { shared: self.shared.clone(), connection, client }, Registered { shared: self.shared.clone(), id })
+    }
+
+    fn serving<I>(&self, stream: I, link: Link) -> impl Future<Output = ()> + Send + 'static
+    where
+        I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    {
+        let stream = Watched { stream, shared: self.shared.clone(), connection: link.connection.clone() };
+        let serving = self.http.serve_connection(stream, (self.service)(link));
+        async move { report(serving.await) }
+    }
+}
+
+fn report(result: hyper::Result<()>) {
+    if let Err(error) = result {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}

@@ -1,0 +1,280 @@
+//! What a worker says: bytes in, messages out.
+
+use bytes::Bytes;
+use evener_core::{Failure, JobKey, Outcome, Reply};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::VERSION;
+use crate::content::{Content, Value};
+use crate::frame::{HEADER, Header, Kind, MORE, ProtocolError};
+
+/// How much room there always is for the next bytes.
+const READ: usize = 64 * 1024;
+
+/// A message of a worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FromWorker {
+    /// It can take jobs.
+    Ready(Ready),
+    /// What became of a job.
+    Outcome {
+        /// The job.
+        job: JobKey,
+        /// The fence.
+        attempt: u32,
+        /// How long the function ran, in nanoseconds.
+        ran_nanos: u64,
+        /// What became of it.
+        outcome: Outcome<Value>,
+    },
+    /// It exits; before READY with the reason why it cannot start.
+    Bye {
+        /// Why it cannot start.
+        error: Option<String>,
+    },
+}
+
+/// What a worker says of itself when it can take jobs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Ready {
+    protocol: u64,
+    /// What it runs on, for people.
+    #[serde(default)]
+    pub runtime: String,
+    /// Whether it wants the cold fields of every job.
+    #[serde(default)]
+    pub context: bool,
+}
+
+#[derive(Deserialize, Default)]
+struct OutcomeExtension {
+    #[serde(default)]
+    content_type: Option<Box<str>>,
+    #[serde(default)]
+    headers: Vec<(String, String)>,
+    #[serde(default)]
+    target: Option<String>,
+    #[serde(default, rename = "type")]
+    name: String,
+    #[serde(default)]
+    message: String,
+    #[serde(default)]
+    traceback: String,
+    #[serde(default)]
+    detail: String,
+    #[serde(default)]
+    place: Option<String>,
+    #[serde(default)]
+    status: u16,
+}
+
+#[derive(Deserialize, Default)]
+struct ByeExtension {
+    #[serde(default)]
+    error: Option<String>,
+}
+
+/// A payload whose parts are still coming.
+#[derive(Debug)]
+struct Partial {
+    head: Header,
+    extension: Vec<u8>,
+    payload: Vec<u8>,
+    /// Bytes that came, kept or not.
+    size: u64,
+}
+
+/// Collects bytes from a worker and makes messages of them.
+#[derive(Debug)]
+pub struct Inbox {
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+    partial: Option<Partial>,
+    largest: u64,
+}
+
+impl Inbox {
+    /// An inbox that keeps payloads of at most `largest` bytes. A larger one is read to its end and dropped, and the job
+    /// fails.
+    pub fn new(largest: u64) -> Inbox {
+        Inbox { buffer: Vec::new(), start: 0, end: 0, partial: None, largest }
+    }
+
+    /// Room for the next bytes; [`filled`](Inbox::filled) says how many came.
+    pub fn room(&mut self) -> &mut [u8] {
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        }
+        if self.buffer.len() - self.end < READ / 2 {
+            self.buffer.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+            if self.buffer.len() - self.end < READ / 2 {
+                self.buffer.resize(self.end + READ, 0);
+            }
+        }
+        &mut self.buffer[self.end..]
+    }
+
+    /// `count` bytes were put into the room.
+    pub fn filled(&mut self, count: usize) {
+        self.end = (self.end + count).min(self.buffer.len());
+    }
+
+    /// Takes bytes from elsewhere, for tests and fuzzing.
+    pub fn feed(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let room = self.room();
+            let count = room.len().min(bytes.len());
+            room[..count].copy_from_slice(&bytes[..count]);
+            self.filled(count);
+            bytes = &bytes[count..];
+        }
+    }
+
+    /// The next message, or `None` until more bytes are in. After an error the connection cannot go on.
+    #[allow(clippy::should_implement_trait)] // An iterator would hide that the end is only the end for now.
+    pub fn next(&mut self) -> Result<Option<FromWorker>, ProtocolError> {
+        loop {
+            let here = &self.buffer[self.start..self.end];
+            let Some(header) = Header::decode(here)? else { return Ok(None) };
+            let whole = HEADER + header.length as usize;
+            if here.len() < whole {
+                return Ok(None);
+            }
+            let (extension, payload) = here[HEADER..whole].split_at(header.extension as usize);
+            let message = take(&mut self.partial, self.largest, header, extension, payload)?;
+            self.start += whole;
+            if message.is_some() {
+                return Ok(message);
+            }
+        }
+    }
+}
+
+fn take(
+    partial: &mut Option<Partial>,
+    largest: u64,
+    header: Header,
+    extension: &[u8],
+    payload: &[u8],
+) -> Result<Option<FromWorker>, ProtocolError> {
+    const READY: u8 = Kind::Ready as u8;
+    const PART: u8 = Kind::Part as u8;
+    const OUTCOME: u8 = Kind::Outcome as u8;
+    const BYE: u8 = Kind::Bye as u8;
+    match header.kind {
+        READY => {
+            let ready: Ready = parse(extension)?;
+            if ready.protocol != VERSION {
+                return Err(ProtocolError::Version(ready.protocol));
+            }
+            Ok(Some(FromWorker::Ready(ready)))
+        }
+        OUTCOME if partial.is_some() => Err(ProtocolError::OutOfTurn("an OUTCOME before the last part of another")),
+        OUTCOME if header.flags & MORE != 0 => {
+            let size = payload.len() as u64;
+            *partial = Some(Partial { head: header, extension: extension.to_vec(), payload: payload.to_vec(), size });
+            Ok(None)
+        }
+        OUTCOME if payload.len() as u64 > largest => Ok(Some(too_large(&header, payload.len() as u64, largest))),
+        OUTCOME => outcome(&header, extension, || Bytes::copy_from_slice(payload)).map(Some),
+        PART => {
+            let Some(open) = partial.as_mut() else {
+                return Err(ProtocolError::OutOfTurn("a PART without a beginning"));
+            };
+            if (open.head.job, open.head.attempt) != (header.job, header.attempt) {
+                return Err(ProtocolError::OutOfTurn("a PART of another job"));
+            }
+            open.size += payload.len() as u64;
+            if open.size > largest {
+                open.payload = Vec::new();
+            } else {
+                open.payload.extend_from_slice(payload);
+            }
+            if header.flags & MORE != 0 {
+                return Ok(None);
+            }
+            match partial.take() {
+                Some(Partial { head, size, .. }) if size > largest => Ok(Some(too_large(&head, size, largest))),
+                Some(whole) => outcome(&whole.head, &whole.extension, || Bytes::from(whole.payload)).map(Some),
+                None => Ok(None),
+            }
+        }
+        BYE => {
+            let ByeExtension { error } = if extension.is_empty() { ByeExtension::default() } else { parse(extension)? };
+            Ok(Some(FromWorker::Bye { error }))
+        }
+        other => Err(ProtocolError::Kind(other)),
+    }
+}
+
+fn too_large(header: &Header, size: u64, largest: u64) -> FromWorker {
+    let detail = format!("the result has {size} bytes, and {largest} is the most");
+    of(header, Outcome::Fail(Failure::TooLarge { detail }))
+}
+
+fn of(header: &Header, outcome: Outcome<Value>) -> FromWorker {
+    FromWorker::Outcome { job: JobKey::unpack(header.job), attempt: header.attempt, ran_nanos: header.nanos, outcome }
+}
+
+fn parse<T: DeserializeOwned>(extension: &[u8]) -> Result<T, ProtocolError> {
+    serde_json::from_slice(extension).map_err(|error| ProtocolError::Extension(error.to_string()))
+}
+
+fn outcome(header: &Header, extension: &[u8], payload: impl FnOnce() -> Bytes) -> Result<FromWorker, ProtocolError> {
+    let mut cold = if extension.is_empty() { OutcomeExtension::default() } else { parse(extension)? };
+    let field = |field, value: u32| Err(ProtocolError::Field { field, value: value.into() });
+    let value = || {
+        let content = match header.content {
+            0 if header.length != header.extension => {
+                return Err(ProtocolError::Field { field: "content", value: 0 });
+            }
+            0 => Content::Nothing,
+            1 => Content::Json,
+            2 => Content::Text,
+            3 => Content::Bytes,
+            4 => match cold.content_type.take() {
+                Some(name) => Content::Named(name),
+                None => return Err(ProtocolError::Extension("content 4 needs `content_type`".to_owned())),
+            },
+            other => return Err(ProtocolError::Field { field: "content", value: other.into() }),
+        };
+        Ok(Value { content, bytes: payload() })
+    };
+    let outcome = match header.verb {
+        1 => Outcome::Next(value()?),
+        2 => {
+            let body = value()?;
+            let Some(status) = u16::try_from(header.number).ok().filter(|status| (200..600).contains(status)) else {
+                return field("number", header.number);
+            };
+            Outcome::Respond(Reply { status, headers: cold.headers, body })
+        }
+        3 => {
+            let value = value()?;
+            let Some(target) = cold.target else {
+                return Err(ProtocolError::Extension("a goto needs `target`".to_owned()));
+            };
+            Outcome::Goto { target, value }
+        }
+        4 => Outcome::Fail(failure(header.number, cold)?),
+        other => return field("verb", other.into()),
+    };
+    Ok(of(header, outcome))
+}
+
+fn failure(reason: u32, cold: OutcomeExtension) -> Result<Failure, ProtocolError> {
+    let OutcomeExtension { name, message, traceback, detail, place, status, .. } = cold;
+    Ok(match reason {
+        1 => Failure::Error { name, message, traceback },
+        2 if (400..600).contains(&status) => Failure::Abort { status, detail },
+        2 => return Err(ProtocolError::Field { field: "status", value: status.into() }),
+        3 => Failure::Decode { detail },
+        4 => Failure::Encode { detail: place.map_or(detail.clone(), |place| format!("{place}: {detail}")) },
+        5 => Failure::Cancelled,
+        6 => Failure::OutOfMemory { message },
+        other => return Err(ProtocolError::Field { field: "number", value: other.into() }),
+    })
+}
