@@ -20,6 +20,20 @@ pub enum Outcome<P> {
     Fail(Failure),
 }
 
+impl<P> Outcome<P> {
+    /// The same outcome with another payload.
+    pub fn map<Q>(self, change: impl FnOnce(P) -> Q) -> Outcome<Q> {
+        match self {
+            Outcome::Next(value) => Outcome::Next(change(value)),
+            Outcome::Respond(Reply { status, headers, body }) => {
+                Outcome::Respond(Reply { status, headers, body: change(body) })
+            }
+            Outcome::Goto { target, value } => Outcome::Goto { target, value: change(value) },
+            Outcome::Fail(failure) => Outcome::Fail(failure),
+        }
+    }
+}
+
 /// An answer that a stage made by hand.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply<P> {

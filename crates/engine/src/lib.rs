@@ -1,1 +1,187 @@
-//! Part of Evener.
+//! The node: configuration, clock, wiring, drain.
+//!
+//! [`start`] makes a running node of a [`Service`](config::Service); [`Running`] is the handle to it. The engine wires the
+//! core to doors and workers and carries out what the core decides. What this crate will never do: decide a job's fate
+//! itself, or print to a terminal.
+
+mod clock;
+pub mod config;
+mod extension;
+mod listen;
+mod metrics;
+mod node;
+mod wiring;
+
+use std::io;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use evener_doors::{ApiDoor, HttpDoor, Listening, Timeouts};
+use evener_supervisor::interpreter::{Interpreter, NotFound};
+use evener_supervisor::runtime_dir::{RuntimeDir, RuntimeDirError};
+use evener_supervisor::slot::Slot;
+use evener_supervisor::warden::Wardens;
+use thiserror::Error;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::config::Service;
+pub use crate::listen::ListenError;
+pub use crate::node::Node;
+
+/// How long the last answers may take to reach their clients once the node is drained.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Why a node did not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// A listener's address cannot be had.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// There is no Python for the workers.
+    #[error(transparent)]
+    Interpreter(#[from] NotFound),
+    /// The private runtime folder cannot be used.
+    #[error(transparent)]
+    Folder(#[from] RuntimeDirError),
+    /// Two routes cannot stand side by side.
+    #[error(transparent)]
+    Route(#[from] evener_doors::http::RouteError),
+    /// A listener that is open cannot say where.
+    #[error("a listener has no address: {0}")]
+    Address(#[from] io::Error),
+}
+
+/// A door that is open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// `http` or `api`.
+    pub name: &'static str,
+    /// Where clients find it.
+    pub url: String,
+}
+
+/// A running node.
+pub struct Running {
+    node: Arc<Node>,
+    addresses: Vec<Address>,
+    interpreters: Vec<(String, Interpreter)>,
+    doors: Vec<Listening>,
+    slots: JoinSet<()>,
+    stop: watch::Sender<bool>,
+    wardens: Arc<Wardens>,
+    timekeeper: JoinHandle<()>,
+    drain: Duration,
+}
+
+/// Starts a node. `warden` is the command that runs [`evener_supervisor::warden::serve`]; the binary does that in a mode of
+/// its own. Must be called within a Tokio runtime.
+///
+/// Returns once the doors are open; workers warm up after that, and requests wait for them.
+pub async fn start(service: Service, warden: fn() -> Command) -> Result<Running, StartError> {
+    let folder = Arc::new(RuntimeDir::open()?);
+    let interpreters = wiring::interpreters(&service)?;
+    let topology = Arc::new(wiring::topology(&service));
+    let wanted = wiring::wanted(&service);
+    let node = Arc::new(Node::new(topology, service.limits.memory, service.debug, &wanted));
+    let mut running = Running {
+        node: node.clone(),
+        addresses: Vec::new(),
+        interpreters: Vec::new(),
+        doors: Vec::new(),
+        slots: JoinSet::new(),
+        stop: watch::Sender::new(false),
+        wardens: Arc::new(Wardens::new(warden)),
+        timekeeper: tokio::spawn({
+            let node = node.clone();
+            async move { node.keep_time().await }
+        }),
+        drain: service.drain,
+    };
+    running.open_doors(&service, &folder).await?;
+    raise_descriptor_limit();
+    for plan in wiring::plans(&service, &interpreters, &folder) {
+        let slot = Slot::new(plan, running.wardens.clone(), node.clone());
+        running.slots.spawn(slot.run(running.stop.subscribe()));
+    }
+    let names = service.stages.iter().map(|stage| stage.name.clone());
+    running.interpreters = names.zip(interpreters).collect();
+    Ok(running)
+}
+
+impl Running {
+    async fn open_doors(&mut self, service: &Service, folder: &RuntimeDir) -> Result<(), StartError> {
+        let limits = &service.limits;
+        let timeouts =
+            Timeouts { idle: limits.idle_timeout, header: limits.header_timeout, stalled: limits.body_timeout };
+        if let Some(http) = &service.listen.http {
+            let door = HttpDoor::new(self.node.clone(), wiring::routes(service), limits.body_timeout)?;
+            let bound = listen::tcp(http).await?;
+            self.addresses.push(Address { name: "http", url: bound.url()? });
+            let headers = usize::try_from(limits.headers).unwrap_or(usize::MAX);
+            self.doors.push(Arc::new(door).serve(bound, timeouts, headers, limits.connections));
+        }
+        let token = folder.token()?.as_str().to_owned();
+        let (bound, hosts) = match &service.listen.api {
+            Some(api) => (listen::tcp(api).await?, listen::hosts(api)),
+            None => (listen::unix(folder, &service.name)?, Vec::new()),
+        };
+        self.addresses.push(Address { name: "api", url: bound.url()? });
+        self.doors.push(Arc::new(ApiDoor::new(self.node.clone(), token, hosts)).serve(bound, timeouts));
+        Ok(())
+    }
+
+    /// The doors that are open.
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    /// The Python of each stage, and where it was found.
+    pub fn interpreters(&self) -> &[(String, Interpreter)] {
+        &self.interpreters
+    }
+
+    /// The node itself.
+    pub fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// Stops accepting, lets what runs finish within the service's `drain`, answers the rest, and ends all workers. If `hurry`
+    /// comes first, all that is left is given up at once.
+    pub async fn drain(mut self, hurry: impl Future<Output = ()>) {
+        // The API answers until the end, so that a drain can be watched.
+        let (last, doors) = match self.doors.split_last() {
+            Some((api, doors)) => (Some(api), doors),
+            None => (None, &[][..]),
+        };
+        doors.iter().for_each(Listening::drain);
+        let answered = async {
+            self.node.drain(self.drain).await;
+            for door in doors {
+                let _ = tokio::time::timeout(LAST_WORDS, door.closed()).await;
+            }
+            self.stop.send_replace(true);
+            while self.slots.join_next().await.is_some() {}
+        };
+        tokio::select! {
+            () = answered => {}
+            () = hurry => tracing::warn!("asked again to stop: giving up what is left"),
+        }
+        last.into_iter().for_each(Listening::drain);
+        self.wardens.shutdown().await;
+        self.timekeeper.abort();
+    }
+}
+
+/// A node has a descriptor for each connection and three for each worker.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            tracing::warn!(%error, "the limit on open files could not be raised");
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! What a service file leaves unsaid.
+//!
+//! The resolved types, the table of keys and the JSON Schema all take their defaults from here.
+
+use std::time::Duration;
+
+/// Where the routes are served when the file has routes and no `listen.http`.
+pub(crate) const HTTP_ADDRESS: &str = "127.0.0.1:8000";
+
+/// How many workers a stage has.
+pub(crate) const WORKERS: u32 = 1;
+/// How long one try of a job may run.
+pub(crate) const STAGE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often a job is tried again after its first try.
+pub(crate) const RETRIES: u32 = 2;
+/// How long a worker may take from its start until it is ready.
+pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+/// How long a worker that is told to stop has before it is signalled.
+pub(crate) const GRACE: Duration = Duration::from_secs(5);
+
+/// How long a client waits behind a route.
+pub(crate) const ROUTE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The largest request body, in bytes.
+pub(crate) const BODY: u64 = 10 << 20;
+/// The most jobs that wait in one stage.
+pub(crate) const QUEUE: usize = 10_000;
+/// The most bytes of bodies and values held at once.
+pub(crate) const MEMORY: u64 = 1 << 30;
+/// The most client connections at once.
+pub(crate) const CONNECTIONS: usize = 10_000;
+/// The most gotos one request may take.
+pub(crate) const MAX_HOPS: u32 = 64;
+/// The most bytes that the headers of one request may have together.
+pub(crate) const HEADERS: u64 = 64 << 10;
+/// How long a client may take to send its headers.
+pub(crate) const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may pause between two pieces of a body.
+pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a kept connection may stay without a request.
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// How long running work may take to finish once the node is told to stop.
+pub(crate) const DRAIN: Duration = Duration::from_secs(30);

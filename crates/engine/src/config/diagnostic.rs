@@ -1,0 +1,201 @@
+//! What is wrong with a service file, and how it is shown.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
+
+use super::source::{Source, Span};
+
+/// The most diagnostics that one rendering shows; the count at its end covers the rest.
+const SHOWN: usize = 200;
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Severity {
+    /// The service cannot run.
+    Error,
+    /// The service can run and probably does not do what its author wanted.
+    Warning,
+}
+
+/// One thing to say about a service file.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Diagnostic {
+    /// How bad it is.
+    pub severity: Severity,
+    /// A stable name in kebab case, such as `unknown-key`.
+    pub code: &'static str,
+    /// What is wrong, in one line.
+    pub message: String,
+    /// Where; `None` where the file as a whole is meant.
+    pub span: Option<Span>,
+    /// What to write under the place, or nothing.
+    pub label: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// Other places that belong to it, each with its label.
+    pub secondary: Vec<(Span, String)>,
+}
+
+impl Diagnostic {
+    pub(crate) fn error(code: &'static str, span: Span, message: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Error,
+            code,
+            message: message.into(),
+            span: Some(span),
+            label: String::new(),
+            hint: None,
+            secondary: Vec::new(),
+        }
+    }
+
+    pub(crate) fn warning(code: &'static str, span: Span, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Warning, ..Self::error(code, span, message) }
+    }
+
+    /// An error about the file as a whole.
+    pub(crate) fn file(code: &'static str, message: impl Into<String>) -> Self {
+        Self { span: None, ..Self::error(code, Span::default(), message) }
+    }
+
+    pub(crate) fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = label.into();
+        self
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub(crate) fn also(mut self, span: Span, label: impl Into<String>) -> Self {
+        self.secondary.push((span, label.into()));
+        self
+    }
+}
+
+/// All there is to say about one service file, by position.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Report {
+    source: Source,
+    diagnostics: Vec<Diagnostic>,
+}
+
+impl Report {
+    pub(crate) fn new(source: Source, mut diagnostics: Vec<Diagnostic>) -> Self {
+        // An alias brings the same place in more than once.
+        let mut seen = HashSet::new();
+        diagnostics.retain(|one| seen.insert(one.clone()));
+        diagnostics.sort_by_key(|one| one.span);
+        Self { source, diagnostics }
+    }
+
+    /// The diagnostics, in the order of the file.
+    pub fn diagnostics(&self) -> &[Diagnostic] {
+        &self.diagnostics
+    }
+
+    /// Whether there is nothing to say.
+    pub fn is_empty(&self) -> bool {
+        self.diagnostics.is_empty()
+    }
+
+    /// The line and column, both from 1, where a diagnostic begins; `None` for the file as a whole.
+    /// Columns count characters.
+    pub fn position(&self, diagnostic: &Diagnostic) -> Option<(usize, usize)> {
+        diagnostic.span.map(|span| self.source.position(span.start))
+    }
+
+    /// How many diagnostics have this severity.
+    pub fn count(&self, severity: Severity) -> usize {
+        self.diagnostics.iter().filter(|one| one.severity == severity).count()
+    }
+
+    /// The text to show to people: each diagnostic with its line as it stands in the file, and a count
+    /// at the end. Empty for an empty report. `color` adds ANSI escapes.
+    pub fn render(&self, color: bool) -> String {
+        let renderer = if color { Renderer::styled() } else { Renderer::plain() };
+        let mut text = String::new();
+        for one in self.diagnostics.iter().take(SHOWN) {
+            text.push_str(&renderer.render(&[self.group(one)]));
+            text.push_str("\n\n");
+        }
+        if !self.diagnostics.is_empty() {
+            text.push_str(&self.summary());
+        }
+        text
+    }
+
+    /// `3 errors and 1 warning in primes.yaml`.
+    fn summary(&self) -> String {
+        let mut parts = Vec::new();
+        for (severity, word) in [(Severity::Error, "error"), (Severity::Warning, "warning")] {
+            match self.count(severity) {
+                0 => {}
+                1 => parts.push(format!("1 {word}")),
+                n => parts.push(format!("{n} {word}s")),
+            }
+        }
+        let mut line = format!("{} in {}", parts.join(" and "), self.source.name);
+        if self.diagnostics.len() > SHOWN {
+            line.push_str(&format!(", of which the first {SHOWN} are shown"));
+        }
+        line.push('\n');
+        line
+    }
+
+    fn group<'a>(&'a self, one: &'a Diagnostic) -> Group<'a> {
+        let level = match one.severity {
+            Severity::Error => Level::ERROR,
+            Severity::Warning => Level::WARNING,
+        };
+        let title = level.primary_title(&*one.message).id(one.code);
+        let group = match one.span {
+            Some(span) => title.element(self.snippet(one, span)),
+            None => title.element(Origin::path(&*self.source.name)),
+        };
+        match &one.hint {
+            Some(hint) => group.element(Level::HELP.message(&**hint)),
+            None => group,
+        }
+    }
+
+    /// The lines from the first place to the last; those between are folded by the renderer.
+    fn snippet<'a>(
+        &'a self,
+        one: &'a Diagnostic,
+        span: Span,
+    ) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
+        let spans = || one.secondary.iter().map(|(span, _)| *span).chain([span]);
+        let from = self.source.lines(spans().min_by_key(|s| s.start).unwrap_or(span)).start;
+        let to = self.source.lines(spans().max_by_key(|s| s.end).unwrap_or(span)).end;
+        let inside = |span: Span| (span.start - from)..(span.end - from);
+        let mut primary = AnnotationKind::Primary.span(inside(span));
+        if !one.label.is_empty() {
+            primary = primary.label(&*one.label);
+        }
+        Snippet::source(&self.source.text[from..to])
+            .line_start(self.source.position(from).0)
+            .path(&*self.source.name)
+            .annotation(primary)
+            .annotations(one.secondary.iter().map(|(span, label)| {
+                AnnotationKind::Context.span(inside(*span)).label(&**label)
+            }))
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.render(false))
+    }
+}
+
+impl fmt::Debug for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl std::error::Error for Report {}

@@ -1,0 +1,226 @@
+//! Every key of a service file: what it means, what it takes, what it is when left out.
+//!
+//! The walker asks for keys by these names and in debug builds panics over one that is missing here or
+//! that it never asked for; the JSON Schema is written from the same rows. So they cannot drift apart.
+
+use std::time::Duration;
+
+use super::defaults;
+
+/// The keys of one kind of mapping.
+pub(crate) struct Table {
+    /// What such a mapping is, with its article: "a stage".
+    pub(crate) what: &'static str,
+    pub(crate) keys: &'static [Key],
+    /// Words that later versions know.
+    pub(crate) later: &'static [&'static str],
+    /// Words that people try: each with the key that is meant, and what to say.
+    pub(crate) instead: &'static [(&'static str, &'static str, &'static str)],
+}
+
+/// One key.
+#[derive(Clone, Copy)]
+pub(crate) struct Key {
+    pub(crate) name: &'static str,
+    /// What it means, in sentences.
+    pub(crate) about: &'static str,
+    pub(crate) shape: Shape,
+    pub(crate) required: bool,
+    pub(crate) default: Default,
+}
+
+/// What a key is when left out, as far as one value says it.
+#[derive(Clone, Copy)]
+pub(crate) enum Default {
+    None,
+    Text(&'static str),
+    Words(&'static [&'static str]),
+    Number(u64),
+    Bool(bool),
+    Duration(Duration),
+    Size(u64),
+}
+
+/// What a key takes.
+#[derive(Clone, Copy)]
+pub(crate) enum Shape {
+    /// A name of the service's own making.
+    Name,
+    /// The name of a stage or a pipeline.
+    Reference,
+    Text,
+    Address,
+    /// `module:attribute`.
+    Python,
+    RoutePath,
+    Duration,
+    Size,
+    Number { least: u64, most: u64 },
+    Bool,
+    Choice(&'static [&'static str]),
+    /// A list with at least so many items.
+    List(usize, &'static Shape),
+    /// A mapping from names to something.
+    Named(&'static Shape),
+    /// A mapping from environment variables to texts.
+    Env,
+    Mapping(&'static Table),
+    Either(&'static [Shape]),
+    /// Whatever JSON can say.
+    Anything,
+}
+
+const fn key(name: &'static str, shape: Shape, about: &'static str) -> Key {
+    Key { name, about, shape, required: false, default: Default::None }
+}
+
+impl Key {
+    const fn required(self) -> Self {
+        Self { required: true, ..self }
+    }
+
+    const fn or(self, default: Default) -> Self {
+        Self { default, ..self }
+    }
+}
+
+impl Table {
+    pub(crate) fn index(&self, name: &str) -> Option<usize> {
+        self.keys.iter().position(|key| key.name == name)
+    }
+}
+
+/// The most workers of a stage; more is a slip of the finger.
+pub(crate) const MOST_WORKERS: u64 = 4096;
+/// The most retries of a stage.
+pub(crate) const MOST_RETRIES: u64 = 1000;
+/// The most jobs, connections and the like: beyond this, counting makes no sense.
+pub(crate) const MOST: u64 = 1_000_000_000;
+/// The least memory a worker may be given, in bytes; less is a forgotten unit.
+pub(crate) const LEAST_MEMORY: u64 = 1 << 20;
+/// The least bytes of headers; less refuses every browser.
+pub(crate) const LEAST_HEADERS: u64 = 1 << 10;
+
+pub(crate) const ON_CANCEL: &[&str] = &["tell", "kill"];
+pub(crate) const RETRY_ON: &[&str] = &["lost", "timeout", "error"];
+pub(crate) const FALLBACK_ON: &[&str] = &["timeout", "error", "lost", "unavailable"];
+pub(crate) const INPUT: &[&str] = &["body", "request"];
+pub(crate) const DECODE: &[&str] = &["json", "text", "bytes"];
+
+/// The kinds of stages that later versions know.
+pub(crate) const LATER_KINDS: &[&str] = &["command", "jq", "zmq"];
+
+/// The keys of a pipeline step that later versions know.
+pub(crate) const LATER_STEPS: &[&str] = &["scatter", "each"];
+
+pub(crate) static SERVICE: Table = Table {
+    what: "a service file",
+    keys: &[
+        key("service", Shape::Name, "The name of the service.").required(),
+        key("listen", Shape::Mapping(&LISTEN), "Where the node listens."),
+        key("stages", Shape::Named(&Shape::Mapping(&STAGE)), "The stages, by name. Each has its own queue and its own workers.").required(),
+        key("pipelines", Shape::Named(&Shape::List(1, &Shape::Reference)), "Named paths through stages: lists of stages, or of other pipelines, whose steps are taken in."),
+        key("routes", Shape::List(0, &Shape::Mapping(&ROUTE)), "The HTTP routes, each of them a way into a stage or a pipeline."),
+        key("limits", Shape::Mapping(&LIMITS), "What bounds the node as a whole."),
+        key("drain", Shape::Duration, "How long running work may take to finish once the node is told to stop.").or(Default::Duration(defaults::DRAIN)),
+        key("debug", Shape::Bool, "Whether answers to clients carry messages, tracebacks and death certificates.").or(Default::Bool(false)),
+    ],
+    later: &["include", "triggers", "functions", "tests", "store"],
+    instead: &[("name", "service", "the name of the service is the value of `service`")],
+};
+
+pub(crate) static LISTEN: Table = Table {
+    what: "`listen`",
+    keys: &[
+        key("http", LISTENER_SHAPE, "Where the routes are served. Port 0 picks a free one.").or(Default::Text(defaults::HTTP_ADDRESS)),
+        key("api", LISTENER_SHAPE, "Where Evener's own API is served. Without it, the API has a Unix socket only. An address that others can reach needs `tls`, or `insecure: true`."),
+    ],
+    later: &["zmq"],
+    instead: &[],
+};
+
+const LISTENER_SHAPE: Shape = Shape::Either(&[Shape::Address, Shape::Mapping(&LISTENER)]);
+
+pub(crate) static LISTENER: Table = Table {
+    what: "a listener",
+    keys: &[
+        key("address", Shape::Address, "The address, as `host:port`.").required(),
+        key("tls", Shape::Mapping(&TLS), "The certificate to serve with."),
+        key("insecure", Shape::Bool, "Accept an address that others can reach, without TLS.").or(Default::Bool(false)),
+    ],
+    later: &[],
+    instead: &[],
+};
+
+pub(crate) static TLS: Table = Table {
+    what: "`tls`",
+    keys: &[
+        key("cert", Shape::Text, "The file with the certificate chain, in PEM.").required(),
+        key("key", Shape::Text, "The file with the private key, in PEM.").required(),
+    ],
+    later: &[],
+    instead: &[],
+};
+
+pub(crate) static STAGE: Table = Table {
+    what: "a stage",
+    keys: &[
+        key("python", Shape::Python, "The function or class that does the jobs, as `module:attribute`. Modules are found beside the service file.").required(),
+        key("workers", Shape::Either(&[Shape::Number { least: 0, most: MOST_WORKERS }, Shape::Choice(&["auto"])]), "How many workers; `auto` is one for each core.").or(Default::Number(defaults::WORKERS as u64)),
+        key("timeout", Shape::Duration, "How long one try of a job may run, from its start.").or(Default::Duration(defaults::STAGE_TIMEOUT)),
+        key("retries", Shape::Number { least: 0, most: MOST_RETRIES }, "How often a job is tried again after its first try.").or(Default::Number(defaults::RETRIES as u64)),
+        key("retry_on", Shape::List(0, &Shape::Choice(RETRY_ON)), "After which failures a job is tried again: its worker died, it ran into the timeout, its code raised.").or(Default::Words(&["lost"])),
+        key("backoff", Shape::Duration, "How long to wait before a retry. Without it, the first retry after a loss comes at once."),
+        key("queue", Shape::Number { least: 1, most: MOST }, "The most jobs that may wait here. Without it, `limits.queue`."),
+        key("env", Shape::Env, "Variables for the workers' environment. `{index}` stands for the worker's number."),
+        key("cwd", Shape::Text, "The workers' working directory. Without it, the folder of the service file."),
+        key("interpreter", Shape::Text, "The Python interpreter: a path, or a command to be found on PATH."),
+        key("memory", Shape::Size, "The most memory of one worker. Without it, no limit."),
+        key("max_jobs_per_worker", Shape::Number { least: 1, most: MOST }, "After how many jobs a worker is replaced. Without it, never."),
+        key("start_timeout", Shape::Duration, "How long a worker may take from its start until it is ready.").or(Default::Duration(defaults::START_TIMEOUT)),
+        key("grace", Shape::Duration, "How long a worker that is told to stop has before it is signalled.").or(Default::Duration(defaults::GRACE)),
+        key("on_cancel", Shape::Choice(ON_CANCEL), "What happens to a running job that nobody waits for any more: its worker is told, or told and then killed.").or(Default::Text("tell")),
+    ],
+    later: &["command", "jq", "zmq", "protocol", "threads", "concurrency", "batch", "affinity", "fairness"],
+    instead: &[
+        ("function", "python", "write `python: module:function`"),
+        ("module", "python", "write `python: module:function`"),
+    ],
+};
+
+pub(crate) static ROUTE: Table = Table {
+    what: "a route",
+    keys: &[
+        key("path", Shape::RoutePath, "The path. `{name}` takes one segment, `{*name}` at the end takes the rest.").required(),
+        key("methods", Shape::List(1, &Shape::Text), "The methods, in upper case. Without it, any."),
+        key("pipeline", Shape::Reference, "The pipeline or stage that its requests go to.").required(),
+        key("timeout", Shape::Duration, "How long a client waits.").or(Default::Duration(defaults::ROUTE_TIMEOUT)),
+        key("fallback", Shape::Anything, "What to answer instead of some failures."),
+        key("fallback_on", Shape::List(1, &Shape::Choice(FALLBACK_ON)), "Which failures the fallback covers.").or(Default::Words(&["timeout"])),
+        key("input", Shape::Choice(INPUT), "What the first stage sees. Without it, the request for GET, HEAD and DELETE, else the body."),
+        key("decode", Shape::Choice(DECODE), "How the body is decoded. Without it, as its content type says."),
+        key("body", Shape::Size, "The largest body. Without it, `limits.body`."),
+    ],
+    later: &[],
+    instead: &[
+        ("stage", "pipeline", "write `pipeline`: it takes the name of a stage, too"),
+        ("url", "path", "write `path`"),
+    ],
+};
+
+pub(crate) static LIMITS: Table = Table {
+    what: "`limits`",
+    keys: &[
+        key("body", Shape::Size, "The largest request body.").or(Default::Size(defaults::BODY)),
+        key("queue", Shape::Number { least: 1, most: MOST }, "The most jobs that may wait in one stage.").or(Default::Number(defaults::QUEUE as u64)),
+        key("memory", Shape::Size, "The most bytes of bodies and values held at once.").or(Default::Size(defaults::MEMORY)),
+        key("connections", Shape::Number { least: 1, most: MOST }, "The most client connections at once.").or(Default::Number(defaults::CONNECTIONS as u64)),
+        key("max_hops", Shape::Number { least: 0, most: MOST }, "The most gotos one request may take.").or(Default::Number(defaults::MAX_HOPS as u64)),
+        key("headers", Shape::Size, "The most bytes that the headers of one request may have together.").or(Default::Size(defaults::HEADERS)),
+        key("header_timeout", Shape::Duration, "How long a client may take to send its headers.").or(Default::Duration(defaults::HEADER_TIMEOUT)),
+        key("body_timeout", Shape::Duration, "How long a client may pause between two pieces of a body.").or(Default::Duration(defaults::BODY_TIMEOUT)),
+        key("idle_timeout", Shape::Duration, "How long a kept connection may stay without a request.").or(Default::Duration(defaults::IDLE_TIMEOUT)),
+    ],
+    later: &[],
+    instead: &[],
+};

@@ -1,0 +1,270 @@
+//! A service file, resolved: every default filled in, every name looked up, every path absolute.
+//!
+//! Nothing here is optional unless its absence means something, and then its comment says what.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::defaults;
+
+/// A service that was read without errors.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Service {
+    /// The name of the service: `[A-Za-z_][A-Za-z0-9_-]*`, at most 64 characters.
+    pub name: String,
+    /// The service file, as it was named by whoever loaded it.
+    pub file: PathBuf,
+    /// The folder of the service file; relative paths in the file start here.
+    pub folder: PathBuf,
+    /// Where the node listens.
+    pub listen: Listen,
+    /// The stages, in the order of the file; at least one.
+    pub stages: Vec<Stage>,
+    /// The pipelines, in the order of the file.
+    pub pipelines: Vec<Pipeline>,
+    /// The routes, in the order of the file.
+    pub routes: Vec<Route>,
+    /// What bounds the node as a whole.
+    pub limits: Limits,
+    /// How long running work may take to finish once the node is told to stop (30 s).
+    pub drain: Duration,
+    /// Whether answers to clients carry messages, tracebacks and death certificates (no).
+    pub debug: bool,
+}
+
+/// The addresses a node listens on.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Listen {
+    /// The service's own routes. `None` only where the file has no routes and does not ask for it;
+    /// a file with routes and no address gets `127.0.0.1:8000`.
+    pub http: Option<Listener>,
+    /// Evener's own API. `None` means a Unix socket and nothing else.
+    pub api: Option<Listener>,
+}
+
+/// One address to listen on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// `host:port` as written, after expansion; the host is a name, an IPv4 address or an IPv6 address
+    /// in brackets, and port 0 lets the system choose.
+    pub address: String,
+    /// The certificate to serve with; `None` is plain text.
+    pub tls: Option<Tls>,
+    /// Whether the file accepts an address that others can reach without TLS.
+    pub insecure: bool,
+}
+
+/// A certificate and its key, both existing files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// The certificate chain, PEM, absolute.
+    pub cert: PathBuf,
+    /// The private key, PEM, absolute.
+    pub key: PathBuf,
+}
+
+/// A step with a queue and a pool of workers of its own.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stage {
+    /// Its name, unique among stages and pipelines.
+    pub name: String,
+    /// The function or class that does the jobs.
+    pub python: PythonTarget,
+    /// How many workers (1).
+    pub workers: Workers,
+    /// How long one try may run, from its start (60 s).
+    pub timeout: Duration,
+    /// How often a job is tried again after its first try (2).
+    pub retries: u32,
+    /// After which failures a job is tried again (only when its worker was lost).
+    pub retry_on: RetryOn,
+    /// How long to wait before a retry; `None` is not at all before the first retry after a loss.
+    pub backoff: Option<Duration>,
+    /// The most jobs that may wait here; `None` is `limits.queue`.
+    pub queue: Option<usize>,
+    /// Variables added to the workers' environment, in the order of the file. `{index}` in a value
+    /// stands for the worker's number and is not yet replaced here.
+    pub env: Vec<(String, String)>,
+    /// The workers' working directory, absolute (the folder of the service file).
+    pub cwd: PathBuf,
+    /// The Python interpreter: an absolute path, or a bare command name to be found on `PATH`; `None`
+    /// leaves the choice to the node.
+    pub interpreter: Option<PathBuf>,
+    /// The most memory of one worker, in bytes; `None` is no limit.
+    pub memory: Option<u64>,
+    /// After how many jobs a worker is replaced; `None` is never.
+    pub max_jobs_per_worker: Option<u64>,
+    /// How long a worker may take from its start until it is ready (5 min).
+    pub start_timeout: Duration,
+    /// How long a worker that is told to stop has before it is signalled (5 s).
+    pub grace: Duration,
+    /// What happens to a running job that nobody waits for any more (its worker is told).
+    pub on_cancel: OnCancel,
+}
+
+/// `module:attribute`, both of them dotted paths of Python identifiers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PythonTarget {
+    /// The module to import.
+    pub module: String,
+    /// What to take from it.
+    pub attribute: String,
+}
+
+/// How many workers a stage has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Workers {
+    /// This many. None at all is allowed: the stage then only queues.
+    Count(u32),
+    /// One for each core that the node may use.
+    Auto,
+}
+
+/// After which failures of a try a job is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetryOn {
+    /// The worker died.
+    pub lost: bool,
+    /// The try ran into the stage's timeout.
+    pub timeout: bool,
+    /// The code raised an exception.
+    pub error: bool,
+}
+
+/// What happens to a running job that nobody waits for any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnCancel {
+    /// Its worker is told and goes on as it likes.
+    Tell,
+    /// Its worker is told, and after the grace killed and replaced.
+    Kill,
+}
+
+/// A named path through stages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pipeline {
+    /// Its name, unique among stages and pipelines.
+    pub name: String,
+    /// Indices into [`Service::stages`], at least one. Pipelines named as steps are already replaced
+    /// by their own steps.
+    pub stages: Vec<usize>,
+}
+
+/// A way in over HTTP.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Route {
+    /// The path, with `{name}` for one segment and `{*name}` for the rest, in the syntax of the
+    /// `matchit` crate.
+    pub path: String,
+    /// Upper-case methods, at least one; `None` is any.
+    pub methods: Option<Vec<String>>,
+    /// Where its requests go.
+    pub target: Target,
+    /// How long a client waits (30 s).
+    pub timeout: Duration,
+    /// What to answer instead of some failures; `None` lets failures show.
+    pub fallback: Option<serde_json::Value>,
+    /// Which failures the fallback covers (only timeouts). Without a fallback it says nothing.
+    pub fallback_on: FallbackOn,
+    /// What the first stage sees (by method).
+    pub input: Input,
+    /// How a body is decoded; `None` goes by its content type.
+    pub decode: Option<Decode>,
+    /// The largest body in bytes; `None` is `limits.body`.
+    pub body: Option<u64>,
+}
+
+/// Where a route's requests go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// An index into [`Service::stages`].
+    Stage(usize),
+    /// An index into [`Service::pipelines`].
+    Pipeline(usize),
+}
+
+/// Which failures a fallback covers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FallbackOn {
+    /// The deadline or a stage's timeout passed (504).
+    pub timeout: bool,
+    /// A stage's code failed (500).
+    pub error: bool,
+    /// A worker died and the tries are spent (502).
+    pub lost: bool,
+    /// The node drains or a stage is broken (503).
+    pub unavailable: bool,
+}
+
+/// What the first stage behind a route sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Input {
+    /// The request for GET, HEAD and DELETE, else the body.
+    Auto,
+    /// Always the decoded body.
+    Body,
+    /// Always the request.
+    Request,
+}
+
+/// How a body is decoded, whatever its content type says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decode {
+    /// As JSON.
+    Json,
+    /// As UTF-8 text.
+    Text,
+    /// Not at all.
+    Bytes,
+}
+
+/// What bounds the node as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// The largest request body, in bytes (10 MiB).
+    pub body: u64,
+    /// The most jobs that may wait in one stage (10 000).
+    pub queue: usize,
+    /// The most bytes of bodies and values held at once (1 GiB).
+    pub memory: u64,
+    /// The most client connections at once (10 000).
+    pub connections: usize,
+    /// The most gotos one request may take (64).
+    pub max_hops: u32,
+    /// The most bytes that the headers of one request may have together (64 KiB).
+    pub headers: u64,
+    /// How long a client may take to send its headers (10 s).
+    pub header_timeout: Duration,
+    /// How long a client may pause between two pieces of a body (30 s).
+    pub body_timeout: Duration,
+    /// How long a kept connection may stay without a request (75 s).
+    pub idle_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body: defaults::BODY,
+            queue: defaults::QUEUE,
+            memory: defaults::MEMORY,
+            connections: defaults::CONNECTIONS,
+            max_hops: defaults::MAX_HOPS,
+            headers: defaults::HEADERS,
+            header_timeout: defaults::HEADER_TIMEOUT,
+            body_timeout: defaults::BODY_TIMEOUT,
+            idle_timeout: defaults::IDLE_TIMEOUT,
+        }
+    }
+}
+
+impl Default for RetryOn {
+    fn default() -> Self {
+        Self { lost: true, timeout: false, error: false }
+    }
+}
+
+impl Default for FallbackOn {
+    fn default() -> Self {
+        Self { timeout: true, error: false, lost: false, unavailable: false }
+    }
+}

@@ -1,0 +1,54 @@
+//! The text of a service file and places in it.
+
+use std::sync::Arc;
+
+/// A range of bytes in the text of a service file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Span {
+    /// The first byte.
+    pub start: usize,
+    /// The byte after the last one.
+    pub end: usize,
+}
+
+impl Span {
+    pub(crate) fn new(start: usize, end: usize) -> Self {
+        Self { start, end: end.max(start) }
+    }
+
+    pub(crate) fn range(self) -> std::ops::Range<usize> {
+        self.start..self.end
+    }
+}
+
+/// A text and the name under which messages speak of it. Cloning shares the text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Source {
+    pub(crate) name: Arc<str>,
+    pub(crate) text: Arc<str>,
+}
+
+impl Source {
+    /// A byte order mark at the beginning is no part of the text.
+    pub(crate) fn new(name: &str, text: &str) -> Self {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        Self { name: name.into(), text: text.into() }
+    }
+
+    /// The line of a byte, counted from 1, and its column in characters, counted from 1.
+    pub(crate) fn position(&self, byte: usize) -> (usize, usize) {
+        let before = self.text.get(..byte).unwrap_or(&self.text);
+        let line = before.matches('\n').count() + 1;
+        let start = before.rfind('\n').map_or(0, |at| at + 1);
+        (line, before[start..].chars().count() + 1)
+    }
+
+    /// The whole lines that a range touches, as a range of bytes without the last line break.
+    pub(crate) fn lines(&self, span: Span) -> Span {
+        let text = &*self.text;
+        let start = text.get(..span.start).and_then(|t| t.rfind('\n')).map_or(0, |at| at + 1);
+        let last = span.end.max(span.start + 1) - 1;
+        let end = text.get(last..).and_then(|t| t.find('\n')).map_or(text.len(), |at| last + at);
+        Span::new(start, end)
+    }
+}

@@ -1,0 +1,290 @@
+//! Routes, and whether they stand in each other's way.
+
+use std::collections::HashMap;
+
+use matchit::{InsertError, Router};
+
+use super::Walk;
+use super::fields::Fields;
+use super::pipeline::Names;
+use crate::config::diagnostic::Diagnostic;
+use crate::config::keys::{DECODE, FALLBACK_ON, INPUT, ROUTE};
+use crate::config::source::Span;
+use crate::config::yaml::{Node, Plain, Value, quote};
+use crate::config::{Decode, FallbackOn, Input, Route, defaults};
+
+/// The most methods of a route; there are not that many.
+const MOST_METHODS: usize = 64;
+
+/// The longest path of a route.
+const LONGEST_PATH: usize = 2048;
+
+type Methods = Option<Vec<String>>;
+
+/// Which paths are taken, by whom, and for which methods.
+#[derive(Default)]
+pub(super) struct Paths {
+    router: Router<()>,
+    /// By path: the methods of each route, all of them for `None`, and its place.
+    taken: HashMap<String, Vec<(Methods, Span)>>,
+}
+
+impl Walk<'_> {
+    pub(super) fn routes(&mut self, nodes: &[Node], names: &mut Names<'_>) -> Vec<Route> {
+        let mut paths = Paths::default();
+        nodes.iter().filter_map(|node| self.route(node, names, &mut paths)).collect()
+    }
+
+    fn route(&mut self, node: &Node, names: &mut Names<'_>, paths: &mut Paths) -> Option<Route> {
+        let mut fields = Fields::open(node, node.span, &ROUTE, &[], self)?;
+        let path_span = fields.entry("path").map_or(node.span, |entry| entry.value.span);
+        let path = fields.require("path", self, |node, walk| walk.route_path(node));
+        let methods = fields.read("methods", self, |node, walk| walk.methods(node));
+        let target = fields.require("pipeline", self, |node, walk| walk.reference(node, names));
+        if let Value::Map(entries) = &node.value
+            && let Some(stage) = entries.iter().find(|entry| &*entry.key == "stage")
+        {
+            // It was reported as unknown; the stage that it names is in use all the same.
+            self.reference(&stage.value, names);
+        }
+        let timeout = fields.read("timeout", self, |node, walk| walk.duration(node, false));
+        let fallback = fields.entry("fallback");
+        let fallback_on = fields.read("fallback_on", self, |node, walk| Some(walk.fallback_on(node)));
+        if fallback.is_none() && fallback_on.is_some() {
+            let message = "`fallback_on` says when to answer with a `fallback`, and there is none";
+            let span = fields.span_of("fallback_on");
+            self.found.push(
+                Diagnostic::error("no-fallback", span, message)
+                    .hint("add `fallback` with the value to answer, or remove `fallback_on`"),
+            );
+        }
+        let fallback = fallback.map(|entry| self.json(&entry.value));
+        let input = fields.read("input", self, |node, walk| walk.choice(node, INPUT));
+        let decode = fields.read("decode", self, |node, walk| walk.choice(node, DECODE));
+        let body = fields.read("body", self, |node, walk| walk.size(node, 0));
+        fields.finish();
+        let path = path?;
+        self.check_path(path, path_span, &methods, paths);
+        Some(Route {
+            path: path.into(),
+            methods,
+            target: target?,
+            timeout: timeout.unwrap_or(defaults::ROUTE_TIMEOUT),
+            fallback: match fallback {
+                Some(fallback) => Some(fallback?),
+                None => None,
+            },
+            fallback_on: fallback_on.unwrap_or_default(),
+            input: match input {
+                Some("body") => Input::Body,
+                Some("request") => Input::Request,
+                _ => Input::Auto,
+            },
+            decode: decode.map(|decode| match decode {
+                "json" => Decode::Json,
+                "text" => Decode::Text,
+                _ => Decode::Bytes,
+            }),
+            body,
+        })
+    }
+
+    fn route_path<'n>(&mut self, node: &'n Node) -> Option<&'n str> {
+        let path = self.text(node, "a path such as `/items/{id}`")?;
+        match path_fault(path) {
+            None => Some(path),
+            Some((message, hint)) => {
+                self.found.push(Diagnostic::error("bad-route-path", node.span, message).hint(hint));
+                None
+            }
+        }
+    }
+
+    /// Reports a path that other routes take already.
+    fn check_path(
+        &mut self,
+        path: &str,
+        span: Span,
+        methods: &Methods,
+        paths: &mut Paths,
+    ) {
+        let taken = paths.taken.entry(path.into()).or_default();
+        if let Some((_, first)) = taken.iter().find(|(other, _)| overlap(other, methods)) {
+            let message = format!("two routes take {} with the same method", quote(path));
+            let twice = Diagnostic::error("route-conflict", span, message);
+            self.found.push(
+                twice.also(*first, "taken here").hint("give them different paths or `methods`"),
+            );
+        }
+        let known = !taken.is_empty();
+        taken.push((methods.clone(), span));
+        if known {
+            return;
+        }
+        if let Err(error) = paths.router.insert(path, ()) {
+            let diagnostic = match error {
+                InsertError::Conflict { with } => {
+                    let message = format!("{} and {} take the same paths", quote(path), quote(&with));
+                    let conflict = Diagnostic::error("route-conflict", span, message)
+                        .hint("name the parameters of both alike, or change one of the paths");
+                    match paths.taken.get(&with).and_then(|routes| routes.first()) {
+                        Some((_, other)) => conflict.also(*other, "the other path"),
+                        None => conflict,
+                    }
+                }
+                other => Diagnostic::error("bad-route-path", span, other.to_string()),
+            };
+            self.found.push(diagnostic);
+        }
+    }
+
+    fn methods(&mut self, node: &Node) -> Option<Vec<String>> {
+        let items = self.list(node, &["GET"])?;
+        if items.len() > MOST_METHODS {
+            let message = format!("a route has at most {MOST_METHODS} methods");
+            self.found.push(Diagnostic::error("out-of-range", node.span, message));
+            return None;
+        }
+        if items.is_empty() {
+            let message = "a route needs at least one method";
+            let empty = Diagnostic::error("empty-list", node.span, message);
+            self.found.push(empty.hint("leave `methods` out to take any"));
+        }
+        let mut methods: Vec<String> = Vec::new();
+        for item in items {
+            let Some(text) = self.text(item, "a method such as `GET`") else { continue };
+            let token = |c: char| c.is_ascii_uppercase() || matches!(c, '-' | '_');
+            if !text.chars().all(token) {
+                let message = format!("{} is not a method", quote(text));
+                let wrong = Diagnostic::error("bad-method", item.span, message);
+                let upper = text.to_ascii_uppercase();
+                self.found.push(match upper.chars().all(token) {
+                    true => wrong.hint(format!("methods are upper case: `{upper}`")),
+                    false => wrong.hint("methods are words such as `GET` and `POST`"),
+                });
+            } else if methods.iter().any(|method| method == text) {
+                let message = format!("{} is given twice", quote(text));
+                self.found.push(Diagnostic::error("duplicate-item", item.span, message));
+            } else {
+                methods.push(text.into());
+            }
+        }
+        Some(methods)
+    }
+
+    fn fallback_on(&mut self, node: &Node) -> FallbackOn {
+        if matches!(&node.value, Value::Seq(items) if items.is_empty()) {
+            let message = "a fallback that covers no failure is never used";
+            let empty = Diagnostic::error("empty-list", node.span, message);
+            self.found.push(empty.hint("leave `fallback_on` out to cover timeouts"));
+        }
+        let chosen = self.choices(node, FALLBACK_ON);
+        FallbackOn {
+            timeout: chosen.contains(&"timeout"),
+            error: chosen.contains(&"error"),
+            lost: chosen.contains(&"lost"),
+            unavailable: chosen.contains(&"unavailable"),
+        }
+    }
+
+    /// A value as JSON. `None` was reported.
+    fn json(&mut self, node: &Node) -> Option<serde_json::Value> {
+        use serde_json::Value as Json;
+        let number = |number: Option<serde_json::Number>| number.map(Json::Number);
+        let json = match &node.value {
+            Value::Broken => return None,
+            Value::Seq(items) => {
+                let items: Vec<_> = items.iter().map(|item| self.json(item)).collect();
+                return items.into_iter().collect::<Option<_>>().map(Json::Array);
+            }
+            Value::Map(entries) => {
+                let fields = entries.iter().map(|e| Some((e.key.to_string(), self.json(&e.value)?)));
+                let fields: Vec<_> = fields.collect();
+                return fields.into_iter().collect::<Option<_>>().map(Json::Object);
+            }
+            Value::Scalar(scalar) => match scalar.resolve() {
+                Plain::Null => Some(Json::Null),
+                Plain::Bool(value) => Some(Json::Bool(value)),
+                Plain::Int(value) => number(serde_json::Number::from_i128(value)),
+                Plain::Float(value) => number(serde_json::Number::from_f64(value)),
+                Plain::Str(text) => Some(Json::String(text.into())),
+            },
+        };
+        if json.is_none() {
+            let message = format!("JSON cannot hold {}", node.describe());
+            let wrong = Diagnostic::error("bad-json", node.span, message);
+            self.found.push(wrong.hint("put quotes around it to send it as text"));
+        }
+        json
+    }
+}
+
+fn overlap(a: &Methods, b: &Methods) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => a.iter().any(|method| b.contains(method)),
+        _ => true,
+    }
+}
+
+/// What is wrong with a path, and what to do about it.
+fn path_fault(path: &str) -> Option<(String, String)> {
+    let shown = quote(path);
+    if !path.starts_with('/') {
+        return Some((format!("the path {shown} does not begin with a slash"), format!("write `/{path}`")));
+    }
+    if path.len() > LONGEST_PATH {
+        let hint = "shorten it".into();
+        return Some((format!("this path has more than {LONGEST_PATH} characters"), hint));
+    }
+    if let Some(c) = path.chars().find(|c| !c.is_ascii_graphic() || matches!(c, '?' | '#')) {
+        let hint = match c {
+            '?' | '#' => "a path ends before `?` and `#`; a stage sees the query in its request",
+            _ => "write it percent-encoded, as clients send it",
+        };
+        return Some((format!("the path {shown} cannot contain {}", quote(&c.to_string())), hint.into()));
+    }
+    if let Err(error) = Router::new().insert(path, ()) {
+        let hint = "`{name}` takes one segment and `{*name}` at the end takes the rest; write `{{` and \
+                    `}}` for braces";
+        let what = match error {
+            InsertError::InvalidParamSegment => "a segment has two parameters",
+            InsertError::InvalidCatchAll => "`{*name}` does not stand at the end",
+            _ => "the braces do not hold a name",
+        };
+        return Some((format!("the path {shown} is not good: {what}"), hint.into()));
+    }
+    let mut seen: Vec<&str> = Vec::new();
+    for name in parameters(path) {
+        let letter = |c: char| c == '_' || c.is_ascii_alphabetic();
+        let good = name.starts_with(letter) && name.chars().all(|c| letter(c) || c.is_ascii_digit());
+        if !good {
+            let message = format!("{} in {shown} cannot be the name of a parameter", quote(name));
+            return Some((message, "a parameter's name has letters, digits and underscores".into()));
+        }
+        if seen.contains(&name) {
+            let message = format!("the path {shown} has two parameters {}", quote(name));
+            return Some((message, "give them different names".into()));
+        }
+        seen.push(name);
+    }
+    None
+}
+
+/// The names between single braces.
+fn parameters(path: &str) -> Vec<&str> {
+    let mut names = Vec::new();
+    let mut rest = path;
+    while let Some(at) = rest.find(['{', '}']) {
+        let here = &rest[at..];
+        if here.starts_with("{{") || here.starts_with("}}") {
+            rest = &here[2..];
+            continue;
+        }
+        let end = here.find('}').unwrap_or(here.len());
+        if let Some(name) = here.get(1..end) {
+            names.push(name.trim_start_matches('*'));
+        }
+        rest = here.get(end + 1..).unwrap_or_default();
+    }
+    names
+}

@@ -1,0 +1,129 @@
+//! What the node counts, in the OpenMetrics text format.
+
+use std::time::Duration;
+
+use evener_core::{Answer, Budget, Code, StageCounts, StageId, Topology};
+use evener_doors::Answered;
+use prometheus_client::encoding::text;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+type Labels = Vec<(&'static str, String)>;
+
+/// Counters and histograms that go up as things happen. What can be read off the core is read when asked.
+pub(crate) struct Metrics {
+    registry: Registry,
+    served: Counter,
+    fallbacks: Counter,
+    cancelled: Counter,
+    problems: Vec<Counter>,
+    durations: Histogram,
+    runs: Vec<Histogram>,
+}
+
+fn histogram() -> Histogram {
+    // From 100 us to 100 s.
+    Histogram::new(exponential_buckets(0.000_1, 2.0, 21))
+}
+
+impl Metrics {
+    pub(crate) fn new(stages: &[&str]) -> Metrics {
+        let mut registry = Registry::with_prefix("evener");
+        let requests = Family::<Labels, Counter>::default();
+        registry.register("requests", "Requests by what their client got", requests.clone());
+        let result = |name: &str| requests.get_or_create_owned(&vec![("result", name.to_owned())]);
+        let durations = histogram();
+        registry.register_with_unit(
+            "request_duration",
+            "From a request's arrival to its answer",
+            Unit::Seconds,
+            durations.clone(),
+        );
+        let ran = Family::<Labels, Histogram>::new_with_constructor(histogram);
+        registry.register_with_unit("job_run", "How long the stage's code ran for a job", Unit::Seconds, ran.clone());
+        let of_stage = |stage: &&str| ran.get_or_create_owned(&vec![("stage", (*stage).to_owned())]);
+        Metrics {
+            served: result("ok"),
+            fallbacks: result("fallback"),
+            cancelled: result("cancelled"),
+            problems: Code::ALL.iter().map(|code| result(code.name())).collect(),
+            durations,
+            runs: stages.iter().map(of_stage).collect(),
+            registry,
+        }
+    }
+
+    pub(crate) fn answered(&self, answer: &Answered) {
+        let counter = match answer {
+            Answer::Value(_) | Answer::Reply(_) => Some(&self.served),
+            Answer::Fallback(_) => Some(&self.fallbacks),
+            Answer::Problem(problem) => {
+                Code::ALL.iter().position(|code| *code == problem.code).and_then(|number| self.problems.get(number))
+            }
+        };
+        if let Some(counter) = counter {
+            counter.inc();
+        }
+    }
+
+    pub(crate) fn cancelled(&self) {
+        self.cancelled.inc();
+    }
+
+    pub(crate) fn took(&self, span: Duration) {
+        self.durations.observe(span.as_secs_f64());
+    }
+
+    pub(crate) fn ran(&self, stage: StageId, span: Duration) {
+        if let Some(histogram) = self.runs.get(stage.0 as usize) {
+            histogram.observe(span.as_secs_f64());
+        }
+    }
+
+    pub(crate) fn render(&self, topology: &Topology, counts: &[StageCounts], budget: &Budget) -> String {
+        let mut out = String::new();
+        let all = text::encode_registry(&mut out, &self.registry)
+            .and_then(|()| text::encode_registry(&mut out, &now(topology, counts, budget)))
+            .and_then(|()| text::encode_eof(&mut out));
+        if let Err(error) = all {
+            tracing::error!(%error, "the metrics could not be written");
+        }
+        out
+    }
+}
+
+/// What can be read off the core at this moment.
+fn now(topology: &Topology, counts: &[StageCounts], budget: &Budget) -> Registry {
+    let mut registry = Registry::with_prefix("evener");
+    let mut gauge = |name: &str, help: &str, read: &dyn Fn(&StageCounts) -> usize| {
+        let family = Family::<Labels, Gauge>::default();
+        for (stage, counts) in topology.stages().iter().zip(counts) {
+            let labels = vec![("stage", stage.name.clone())];
+            family.get_or_create_owned(&labels).set(i64::try_from(read(counts)).unwrap_or(i64::MAX));
+        }
+        registry.register(name, help, family);
+    };
+    gauge("queue_depth", "Jobs that wait", &|counts| counts.queued);
+    gauge("workers", "Workers that are up", &|counts| counts.workers);
+    gauge("workers_idle", "Workers that are up and wait for a job", &|counts| counts.idle);
+    gauge("stage_broken", "1 if the stage's workers do not start", &|counts| counts.broken.is_some().into());
+    let mut counter = |name: &str, help: &str, read: &dyn Fn(&StageCounts) -> u64| {
+        let family = Family::<Labels, Counter>::default();
+        for (stage, counts) in topology.stages().iter().zip(counts) {
+            family.get_or_create_owned(&vec![("stage", stage.name.clone())]).inc_by(read(counts));
+        }
+        registry.register(name, help, family);
+    };
+    counter("jobs_started", "Jobs handed to workers", &|counts| counts.started);
+    counter("jobs_done", "Jobs that ended with a value, an answer or a goto", &|counts| counts.done);
+    counter("jobs_failed", "Jobs that ended without one", &|counts| counts.failed);
+    counter("jobs_retried", "Tries that were followed by another", &|counts| counts.retried);
+    counter("workers_lost", "Workers that died", &|counts| counts.lost);
+    let held = Gauge::<i64>::default();
+    held.set(i64::try_from(budget.used()).unwrap_or(i64::MAX));
+    registry.register_with_unit("payload", "Payload held in memory", Unit::Bytes, held);
+    registry
+}

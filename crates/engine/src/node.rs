@@ -1,0 +1,391 @@
+//! The node: one lock around the core, and whoever brings an input carries out the actions.
+//!
+//! The lock is held for about a microsecond at a time. Under it, actions only append to the outbox of a worker, or hand an
+//! answer to the task that waits for it; the writing and sending happens elsewhere, in the order in which it was decided.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use evener_core::{
+    Action, Answer, Budget, Cause, Code, Dispatcher, JobId, Loss, Problem, RequestId, RequestKey, StageId, Submission,
+    Time, Topology, WorkerKey,
+};
+use evener_doors::{Answered, Health, Node as Door, Origin, Parcel, StageHealth, Ticket};
+use evener_protocol::{JobHead, Ready};
+use evener_supervisor::Certificate;
+use evener_supervisor::output::{Stream, printable};
+use evener_supervisor::slot::{Events, Landed, Line, Place};
+use tokio::sync::{Notify, oneshot, watch};
+
+use crate::clock::Clock;
+use crate::extension;
+use crate::metrics::Metrics;
+
+/// What the node keeps with each request.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    answer: oneshot::Sender<Answered>,
+    pub(crate) origin: Origin,
+    as_request: bool,
+}
+
+/// A worker that is up, as the node reaches it.
+struct Seat {
+    line: Arc<Line>,
+    context: bool,
+    stage: StageId,
+}
+
+struct State {
+    dispatcher: Dispatcher<Parcel, Waiter>,
+    seats: HashMap<WorkerKey, Seat>,
+    actions: Vec<Action<Parcel, Waiter>>,
+    /// When the timer task will wake by itself.
+    armed: Time,
+}
+
+/// How many workers of a stage are wanted, and how many of those have come to something.
+#[derive(Debug, Default)]
+struct Warmup {
+    wanted: u32,
+    settled: u32,
+}
+
+/// A running node.
+pub struct Node {
+    clock: Clock,
+    budget: Budget,
+    topology: Arc<Topology>,
+    metrics: Metrics,
+    debug: bool,
+    state: Mutex<State>,
+    timer: Notify,
+    warmup: watch::Sender<Vec<Warmup>>,
+    idle: Notify,
+}
+
+impl Node {
+    /// A node of that topology with room for `memory` bytes of payload. `wanted` says how many workers each stage shall have.
+    pub(crate) fn new(topology: Arc<Topology>, memory: u64, debug: bool, wanted: &[u32]) -> Node {
+        let state = State {
+            dispatcher: Dispatcher::new(topology.clone()),
+            seats: HashMap::new(),
+            actions: Vec::new(),
+            armed: Time::NEVER,
+        };
+        let names: Vec<&str> = topology.stages().iter().map(|stage| stage.name.as_str()).collect();
+        Node {
+            clock: Clock::start(),
+            budget: Budget::new(memory),
+            metrics: Metrics::new(&names),
+            debug,
+            state: Mutex::new(state),
+            timer: Notify::new(),
+            warmup: watch::Sender::new(wanted.iter().map(|&wanted| Warmup { wanted, settled: 0 }).collect()),
+            idle: Notify::new(),
+            topology,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // The core does not panic half-way through a change; if it ever does, going on beats losing every other request.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes the core when time has passed that matters to it. Never returns.
+    pub(crate) async fn keep_time(&self) {
+        loop {
+            let next = {
+                let mut state = self.state();
+                let now = self.clock.now();
+                state.dispatcher.timeout(now);
+                self.carry_out(&mut state, now);
+                state.armed = state.dispatcher.next_timeout().unwrap_or(Time::NEVER);
+                state.armed
+            };
+            tokio::select! {
+                () = tokio::time::sleep_until(self.clock.instant(next)) => {}
+                () = self.timer.notified() => {}
+            }
+        }
+    }
+
+    /// Refuses new requests from now on, and waits until all others are answered, for at most `patience`.
+    pub(crate) async fn drain(&self, patience: Duration) {
+        {
+            let mut state = self.state();
+            let now = self.clock.now();
+            state.dispatcher.drain(now, now + patience);
+            self.carry_out(&mut state, now);
+        }
+        loop {
+            let idle = self.idle.notified();
+            if self.state().dispatcher.pending() == 0 {
+                return;
+            }
+            idle.await;
+        }
+    }
+
+    /// Waits until every worker has got ready or failed to, and every stage takes jobs.
+    pub async fn ready(&self) {
+        let mut warmup = self.warmup.subscribe();
+        loop {
+            let settled = warmup.borrow_and_update().iter().all(|stage| stage.settled >= stage.wanted);
+            if settled && self.health().ready {
+                return;
+            }
+            if warmup.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn carry_out(&self, state: &mut State, now: Time) {
+        let State { dispatcher, seats, actions, armed } = state;
+        dispatcher.take_actions(actions);
+        for action in actions.drain(..) {
+            match action {
+                Action::Run { worker, job, attempt, tries, id, request, request_id, from_client, deadline, payload } => {
+                    let Some(seat) = seats.get(&worker) else { continue };
+                    let waiter = dispatcher.reply(request);
+                    let is_request = from_client && waiter.is_some_and(|waiter| waiter.as_request);
+                    let told = extension::Told { id, request_id, context: seat.context, is_request, waiter };
+                    let extension = extension::of_job(&told, &payload.value);
+                    let left_nanos = deadline.since(now).as_nanos().min(u128::from(u64::MAX - 1)) as u64;
+                    let head = JobHead { job, attempt, tries, left_nanos, is_request, extension: &extension };
+                    seat.line.job(&head, &payload.value);
+                }
+                Action::Cancel { worker, job, attempt } => {
+                    if let Some(seat) = seats.get(&worker) {
+                        seat.line.cancel(job, attempt);
+                    }
+                }
+                Action::Stop { worker, signal } => {
+                    if let Some(seat) = seats.get(&worker) {
+                        let stage = &self.topology.stage(seat.stage).name;
+                        tracing::warn!(stage, ?signal, "a worker did not come back from a job that was given up");
+                        seat.line.stop(signal);
+                    }
+                }
+                Action::Retire { worker } => {
+                    if let Some(seat) = seats.get(&worker) {
+                        seat.line.retire();
+                    }
+                }
+                Action::Answer { reply, request_id, answer } => {
+                    self.report(request_id, &answer);
+                    // If nobody receives it, the client has just gone away.
+                    let _ = reply.answer.send(answer);
+                }
+            }
+        }
+        if let Some(next) = dispatcher.next_timeout().filter(|next| *next < *armed) {
+            *armed = next;
+            self.timer.notify_one();
+        }
+        if dispatcher.is_draining() && dispatcher.pending() == 0 {
+            self.idle.notify_waiters();
+        }
+    }
+
+    /// Writes a problem into the log, with what the client is not told.
+    fn report(&self, request_id: RequestId, answer: &Answered) {
+        self.metrics.answered(answer);
+        let (Answer::Problem(problem) | Answer::Fallback(problem)) = answer else { return };
+        let stage = problem.stage.map_or("", |stage| self.topology.stage(stage).name.as_str());
+        let job = problem.job.map(tracing::field::display);
+        let (code, detail) = (problem.code.name(), problem.detail.as_str());
+        match &problem.cause {
+            Some(Cause::Raised { message, traceback, .. }) => {
+                let (message, traceback) = (printable(message), Lines(traceback));
+                tracing::error!(%request_id, job, stage, code, %message, "{detail}\n{traceback}");
+            }
+            Some(Cause::Died(certificate)) => tracing::error!(%request_id, job, stage, code, certificate, "{detail}"),
+            None if problem.status >= 500 => tracing::warn!(%request_id, job, stage, code, "{detail}"),
+            None => tracing::debug!(%request_id, job, stage, code, "{detail}"),
+        }
+    }
+
+    fn settle(&self, stage: StageId) {
+        self.warmup.send_modify(|stages| {
+            if let Some(stage) = stages.get_mut(stage.0 as usize) {
+                stage.settled = (stage.settled + 1).min(stage.wanted);
+            }
+        });
+    }
+
+    fn worker_job(&self, worker: WorkerKey) -> Option<JobId> {
+        self.state().dispatcher.worker_job(worker)
+    }
+}
+
+/// Text from a worker with its lines kept, and each made harmless for a terminal.
+struct Lines<'a>(&'a str);
+
+impl std::fmt::Display for Lines<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (number, line) in self.0.trim_end().lines().enumerate() {
+            let newline = if number == 0 { "" } else { "\n" };
+            write!(f, "{newline}    {}", printable(line))?;
+        }
+        Ok(())
+    }
+}
+
+/// Tells the core that the client went away, unless its answer came first.
+struct CancelOnDrop<'a> {
+    node: &'a Node,
+    request: Option<RequestKey>,
+}
+
+impl Drop for CancelOnDrop<'_> {
+    fn drop(&mut self) {
+        let Some(request) = self.request else { return };
+        let mut state = self.node.state();
+        let now = self.node.clock.now();
+        state.dispatcher.cancel(now, request);
+        self.node.metrics.cancelled();
+        self.node.carry_out(&mut state, now);
+    }
+}
+
+impl Door for Node {
+    fn new_id(&self) -> RequestId {
+        self.clock.request_id()
+    }
+
+    async fn submit(&self, ticket: Ticket) -> Answered {
+        let Ticket { id, path, parcel, timeout, fallback_on, as_request, origin } = ticket;
+        let (answer, answered) = oneshot::channel();
+        let began = self.clock.now();
+        let reply = Waiter { answer, origin, as_request };
+        let submission = Submission { id, path, payload: parcel, deadline: began + timeout, fallback_on, reply };
+        let request = {
+            let mut state = self.state();
+            match state.dispatcher.submit(began, submission) {
+                Ok(request) => {
+                    self.carry_out(&mut state, began);
+                    request
+                }
+                Err(refused) => {
+                    drop(state);
+                    self.report(id, &refused.answer);
+                    return refused.answer;
+                }
+            }
+        };
+        let mut gone = CancelOnDrop { node: self, request: Some(request) };
+        let answered = answered.await;
+        gone.request = None;
+        self.metrics.took(self.clock.now().since(began));
+        answered.unwrap_or_else(|_| Answer::Problem(Problem::new(Code::Draining, "the node stopped")))
+    }
+
+    fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    fn stage_name(&self, stage: StageId) -> &str {
+        &self.topology.stage(stage).name
+    }
+
+    fn debug(&self) -> bool {
+        self.debug
+    }
+
+    fn health(&self) -> Health {
+        let warmup = self.warmup.borrow();
+        let state = self.state();
+        let stages: Vec<StageHealth> = (self.topology.stages().iter().zip(0..))
+            .zip(warmup.iter())
+            .map(|((rules, number), warmup)| {
+                let counts = state.dispatcher.counts(StageId(number));
+                let state = match counts {
+                    _ if warmup.wanted == 0 => "idle",
+                    counts if counts.broken.is_some() => "broken",
+                    counts if counts.workers == 0 => "starting",
+                    _ => "ready",
+                };
+                StageHealth { name: rules.name.clone(), state }
+            })
+            .collect();
+        let draining = state.dispatcher.is_draining();
+        let ready = !draining && stages.iter().all(|stage| matches!(stage.state, "ready" | "idle"));
+        Health { ready, draining, stages }
+    }
+
+    fn metrics(&self) -> String {
+        let counts: Vec<_> = {
+            let state = self.state();
+            (0..self.topology.stages().len() as u32).map(|stage| state.dispatcher.counts(StageId(stage))).collect()
+        };
+        self.metrics.render(&self.topology, &counts, &self.budget)
+    }
+}
+
+impl Events for Node {
+    fn ready(&self, place: &Place, pid: u32, ready: Ready, line: Arc<Line>) -> WorkerKey {
+        let Place { stage, name, index } = place;
+        tracing::info!(stage = %name, worker = index, pid, runtime = %printable(&ready.runtime), "worker ready");
+        let worker = {
+            let mut state = self.state();
+            let now = self.clock.now();
+            let worker = state.dispatcher.worker_ready(now, *stage);
+            state.seats.insert(worker, Seat { line, context: ready.context, stage: *stage });
+            self.carry_out(&mut state, now);
+            worker
+        };
+        self.settle(*stage);
+        worker
+    }
+
+    fn outcome(&self, worker: WorkerKey, landed: Landed) -> bool {
+        let Landed { job, attempt, ran, outcome } = landed;
+        let outcome = outcome.map(|value| {
+            let held = (!value.bytes.is_empty()).then(|| Arc::new(self.budget.charge(value.bytes.len() as u64)));
+            Parcel { value, held }
+        });
+        let mut state = self.state();
+        let now = self.clock.now();
+        if let Some(seat) = state.seats.get(&worker) {
+            self.metrics.ran(seat.stage, ran);
+        }
+        let fresh = state.dispatcher.outcome(now, worker, job, attempt, outcome);
+        self.carry_out(&mut state, now);
+        fresh
+    }
+
+    fn lost(&self, place: &Place, worker: WorkerKey, cause: String, certificate: &Certificate) {
+        let mut state = self.state();
+        let job = state.dispatcher.worker_job(worker).map(tracing::field::display);
+        let died = certificate.to_string();
+        tracing::warn!(stage = %place.name, worker = place.index, pid = certificate.pid, job, %cause, died, "worker gone");
+        let now = self.clock.now();
+        state.seats.remove(&worker);
+        state.dispatcher.worker_lost(now, worker, Loss { cause, certificate: died });
+        self.carry_out(&mut state, now);
+    }
+
+    fn start_failed(&self, place: &Place, why: &str, broken: bool, wait: Duration) {
+        let why = printable(why);
+        tracing::error!(stage = %place.name, worker = place.index, again_in = ?wait, "worker did not start: {why}");
+        if broken {
+            let mut state = self.state();
+            let now = self.clock.now();
+            if state.dispatcher.counts(place.stage).broken.is_none() {
+                tracing::error!(stage = %place.name, "the stage is broken: its workers do not start");
+            }
+            state.dispatcher.stage_broken(now, place.stage, &why);
+            self.carry_out(&mut state, now);
+        }
+        self.settle(place.stage);
+    }
+
+    fn output(&self, place: &Place, pid: u32, worker: Option<WorkerKey>, stream: Stream, line: &str) {
+        let job = worker.and_then(|worker| self.worker_job(worker)).map(tracing::field::display);
+        let (stream, line) = (stream.as_str(), printable(line));
+        tracing::info!(target: "worker", stage = %place.name, worker = place.index, pid, job, stream, "{line}");
+    }
+}

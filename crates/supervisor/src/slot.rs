@@ -1,0 +1,137 @@
+//! One place in a stage's pool: a worker lives there, and when it ends another one follows.
+//!
+//! ```text
+//!   spawn ──> starting ──READY──> serving ──ends──> wait ──> spawn
+//!                └──fails──> wait ──> spawn            └──told to go──> spawn at once, while the old one leaves
+//! ```
+
+mod life;
+mod line;
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use evener_core::{Outcome, StageId, WorkerKey};
+use evener_protocol::{Ready, Value};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use self::life::{End, Life};
+pub use self::line::Line;
+use crate::certificate::{Certificate, OomKills};
+use crate::output::Stream;
+use crate::restart::{Policy, Restart};
+use crate::warden::{Spawn, Wardens};
+
+/// Which place in which pool.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The stage.
+    pub stage: StageId,
+    /// Its name.
+    pub name: Arc<str>,
+    /// The worker's number in the pool, from 0.
+    pub index: u32,
+}
+
+/// What happens in a slot. The calls of one slot come one after the other.
+pub trait Events: Send + Sync + 'static {
+    /// A worker has warmed up and takes jobs over `line`.
+    fn ready(&self, place: &Place, pid: u32, ready: Ready, line: Arc<Line>) -> WorkerKey;
+
+    /// A worker brings an outcome. False if it is stale, which an honest worker never is: it is replaced.
+    fn outcome(&self, worker: WorkerKey, landed: Landed) -> bool;
+
+    /// A worker that was ready is gone. `cause` is the short of it, for clients: "was killed by SIGKILL".
+    fn lost(&self, place: &Place, worker: WorkerKey, cause: String, certificate: &Certificate);
+
+    /// A worker did not start, and `why`. `broken` if that was so several times in a row. The next start comes after `wait`.
+    fn start_failed(&self, place: &Place, why: &str, broken: bool, wait: Duration);
+
+    /// A worker wrote a line. `worker` is `None` before it is ready.
+    fn output(&self, place: &Place, pid: u32, worker: Option<WorkerKey>, stream: Stream, line: &str);
+}
+
+/// What a worker made of a job.
+#[derive(Debug)]
+pub struct Landed {
+    /// The job.
+    pub job: evener_core::JobKey,
+    /// The fence.
+    pub attempt: u32,
+    /// How long the function ran.
+    pub ran: Duration,
+    /// What became of it.
+    pub outcome: Outcome<Value>,
+}
+
+/// What lives in a slot, and by which rules.
+pub struct Plan {
+    /// Which slot it is.
+    pub place: Place,
+    /// What to start; asked before each start.
+    pub spawn: Box<dyn Fn() -> io::Result<Spawn> + Send + Sync>,
+    /// How long a worker may take until it is ready.
+    pub start_timeout: Duration,
+    /// How long a worker that is told to go has before SIGTERM.
+    pub grace: Duration,
+    /// The most bytes of a result.
+    pub largest: u64,
+}
+
+/// One place in a pool.
+pub struct Slot<E> {
+    plan: Arc<Plan>,
+    wardens: Arc<Wardens>,
+    events: Arc<E>,
+}
+
+impl<E: Events> Slot<E> {
+    /// A slot in which nothing lives yet.
+    pub fn new(plan: Plan, wardens: Arc<Wardens>, events: Arc<E>) -> Slot<E> {
+        Slot { plan: Arc::new(plan), wardens, events }
+    }
+
+    /// Keeps a worker alive in the slot until `stop` turns true; then lets it go and returns once it is gone.
+    pub async fn run(self, mut stop: watch::Receiver<bool>) {
+        let origin = Instant::now();
+        let mut restart = Restart::new(Policy::default());
+        let mut leaving = JoinSet::new();
+        while !*stop.borrow() {
+            restart.started();
+            let wait = match self.life(&mut stop, || restart.ready(origin.elapsed())).await {
+                Ok(End::Stopped) => break,
+                Ok(End::Retired(life)) => {
+                    restart.retired();
+                    let mut life = *life;
+                    leaving.spawn(async move { life.let_go().await });
+                    Duration::ZERO
+                }
+                Ok(End::Lost) => restart.failed(origin.elapsed(), fastrand::f64()),
+                Err(why) => {
+                    let wait = restart.failed(origin.elapsed(), fastrand::f64());
+                    self.events.start_failed(&self.plan.place, &why, restart.is_broken(), wait);
+                    wait
+                }
+            };
+            while leaving.try_join_next().is_some() {}
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                _ = stop.wait_for(|stop| *stop) => {}
+            }
+        }
+        while leaving.join_next().await.is_some() {}
+    }
+
+    /// One worker from its start to its end; the error says why it did not start.
+    async fn life(&self, stop: &mut watch::Receiver<bool>, on_ready: impl FnOnce()) -> Result<End<E>, String> {
+        let spawn = (self.plan.spawn)().map_err(|error| error.to_string())?;
+        let warden = self.wardens.get().await.map_err(|error| format!("the warden does not start: {error}"))?;
+        let process = warden.spawn(&spawn).await.map_err(|error| error.to_string())?;
+        let oom_kills = OomKills::find();
+        let life = Life::new(self.plan.clone(), self.events.clone(), warden, process, oom_kills);
+        let life = life.map_err(|error| format!("the worker cannot be watched: {error}"))?;
+        life.live(stop, on_ready).await
+    }
+}

@@ -1,0 +1,324 @@
+//! One worker, from its first breath to its death certificate.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use evener_core::{Failure, Outcome, Stop, WorkerKey};
+use evener_protocol::{FromWorker, Inbox, ProtocolError};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::UnixStream;
+use tokio::sync::{oneshot, watch};
+
+use super::line::{Line, Order};
+use super::{Events, Landed, Plan};
+use crate::certificate::{Certificate, Evidence, OomKills};
+use crate::output::{Capture, Stream, Tail};
+use crate::warden::{Exit, Process, ProcessId, Signal, Target, Warden};
+
+/// How long to wait for the exit of a process whose socket has ended, before its death is told without a cause.
+const EXIT_PATIENCE: Duration = Duration::from_millis(500);
+/// Between SIGTERM and SIGKILL for a worker that is let go.
+const TERM_TO_KILL: Duration = Duration::from_secs(1);
+
+/// How a life in a slot ended.
+pub(super) enum End<E> {
+    /// The worker is gone.
+    Lost,
+    /// The worker did its share; it is still there, but gets no more jobs.
+    Retired(Box<Life<E>>),
+    /// The node stops, and the worker is gone.
+    Stopped,
+}
+
+/// What happened last.
+enum Step {
+    /// Bytes came, and messages may be among them.
+    Received,
+    /// The socket ended.
+    Closed,
+    /// The worker printed something, or closed its outputs.
+    Printed,
+    Exited(Exit),
+    Ordered(Order),
+    TooLate,
+    NodeStops,
+}
+
+/// Why a worker ends before its time.
+enum Trouble {
+    /// Its socket ended while it lived, or it died.
+    Gone,
+    /// It did something that the protocol does not allow.
+    Protocol(ProtocolError),
+    /// It says that it cannot start.
+    Bye(Option<String>),
+    /// It did not get ready in time.
+    TooLate,
+    /// It brought an outcome of a job that it does not hold.
+    Stale,
+}
+
+impl From<ProtocolError> for Trouble {
+    fn from(error: ProtocolError) -> Trouble {
+        Trouble::Protocol(error)
+    }
+}
+
+pub(super) struct Life<E> {
+    plan: Arc<Plan>,
+    events: Arc<E>,
+    warden: Warden,
+    id: ProcessId,
+    stream: UnixStream,
+    inbox: Inbox,
+    line: Arc<Line>,
+    capture: Capture,
+    exit: oneshot::Receiver<Exit>,
+    exited: Option<Exit>,
+    worker: Option<WorkerKey>,
+    tail: Tail,
+    born: Instant,
+    evidence: Evidence,
+    oom_kills: OomKills,
+}
+
+impl<E: Events> Life<E> {
+    pub(super) fn new(
+        plan: Arc<Plan>,
+        events: Arc<E>,
+        warden: Warden,
+        process: Process,
+        oom_kills: OomKills,
+    ) -> io::Result<Life<E>> {
+        let Process { id, socket, stdout, stderr, exit } = process;
+        Ok(Life {
+            inbox: Inbox::new(plan.largest),
+            plan,
+            events,
+            warden,
+            id,
+            stream: UnixStream::from_std(socket)?,
+            line: Arc::default(),
+            capture: Capture::new(stdout, stderr)?,
+            exit,
+            exited: None,
+            worker: None,
+            tail: Tail::default(),
+            born: Instant::now(),
+            evidence: Evidence::default(),
+            oom_kills,
+        })
+    }
+
+    /// Lives until the worker ends, is retired, or the node stops; the error says why it never got ready.
+    pub(super) async fn live(
+        mut self,
+        stop: &mut watch::Receiver<bool>,
+        on_ready: impl FnOnce(),
+    ) -> Result<End<E>, String> {
+        let mut on_ready = Some(on_ready);
+        let trouble = loop {
+            let step = self.step(stop).await;
+            let trouble = match step {
+                Step::Received => self.receive().err(),
+                Step::Closed => Some(Trouble::Gone),
+                Step::Printed => {
+                    self.print();
+                    None
+                }
+                Step::Exited(exit) => {
+                    self.exited = Some(exit);
+                    // What it said before it died still counts.
+                    Some(self.receive_rest().err().unwrap_or(Trouble::Gone))
+                }
+                Step::Ordered(Order::Stop(signal)) => {
+                    self.signal(signal);
+                    None
+                }
+                Step::Ordered(Order::Retire) => return Ok(End::Retired(Box::new(self))),
+                Step::TooLate => Some(Trouble::TooLate),
+                Step::NodeStops => {
+                    self.let_go().await;
+                    return Ok(End::Stopped);
+                }
+            };
+            if self.worker.is_some()
+                && let Some(on_ready) = on_ready.take()
+            {
+                on_ready();
+            }
+            if let Some(trouble) = trouble {
+                break trouble;
+            }
+        };
+        let was_ready = self.worker.is_some();
+        let why = self.end(trouble).await;
+        if was_ready { Ok(End::Lost) } else { Err(why) }
+    }
+
+    /// Lets the worker go in peace: it is told, then asked, then killed.
+    pub(super) async fn let_go(&mut self) {
+        self.line.outbox().bye();
+        for (patience, signal) in [(self.plan.grace, Stop::Terminate), (TERM_TO_KILL, Stop::Kill)] {
+            if tokio::time::timeout(patience, self.until_gone()).await.is_ok() {
+                break;
+            }
+            self.signal(signal);
+        }
+        self.end(Trouble::Gone).await;
+    }
+
+    async fn until_gone(&mut self) {
+        let (_keep, mut never) = watch::channel(false);
+        while self.exited.is_none() {
+            match self.step(&mut never).await {
+                Step::Received => {
+                    // Outcomes of jobs that were told to stop may still come. Nobody waits for them.
+                    while let Ok(Some(_)) = self.inbox.next() {}
+                }
+                Step::Printed => self.print(),
+                Step::Exited(exit) => self.exited = Some(exit),
+                Step::Ordered(Order::Stop(signal)) => self.signal(signal),
+                Step::Closed => self.exited = (&mut self.exit).await.ok().or(Some(Exit::unknown())),
+                Step::Ordered(Order::Retire) | Step::TooLate | Step::NodeStops => {}
+            }
+        }
+    }
+
+    /// Waits for the next thing to happen.
+    async fn step(&mut self, stop: &mut watch::Receiver<bool>) -> Step {
+        let late = match self.worker {
+            None => self.plan.start_timeout.saturating_sub(self.born.elapsed()),
+            Some(_) => Duration::MAX,
+        };
+        let starting = self.worker.is_none();
+        let Life { stream, inbox, line, capture, exit, .. } = self;
+        tokio::select! {
+            biased;
+            step = poll_fn(|cx| traffic(stream, inbox, line, cx)) => step,
+            exit = exit => Step::Exited(exit.unwrap_or_else(|_| Exit::unknown())),
+            _ = capture.readable() => Step::Printed,
+            () = tokio::time::sleep(late), if starting => Step::TooLate,
+            _ = stop.wait_for(|stop| *stop) => Step::NodeStops,
+        }
+    }
+
+    /// Takes the messages that are in.
+    fn receive(&mut self) -> Result<(), Trouble> {
+        while let Some(message) = self.inbox.next()? {
+            match (message, self.worker) {
+                (FromWorker::Ready(_), Some(_)) => return Err(ProtocolError::OutOfTurn("a second READY").into()),
+                (FromWorker::Ready(ready), None) => {
+                    self.print();
+                    self.worker = Some(self.events.ready(&self.plan.place, self.id.pid(), ready, self.line.clone()));
+                }
+                (FromWorker::Outcome { .. }, None) => {
+                    return Err(ProtocolError::OutOfTurn("an OUTCOME before READY").into());
+                }
+                (FromWorker::Outcome { job, attempt, ran_nanos, outcome }, Some(worker)) => {
+                    // What was printed before the outcome belongs to its job.
+                    self.print();
+                    self.evidence.memory_error |= matches!(outcome, Outcome::Fail(Failure::OutOfMemory { .. }));
+                    let landed = Landed { job, attempt, ran: Duration::from_nanos(ran_nanos), outcome };
+                    if !self.events.outcome(worker, landed) {
+                        return Err(Trouble::Stale);
+                    }
+                }
+                (FromWorker::Bye { error }, None) => return Err(Trouble::Bye(error)),
+                (FromWorker::Bye { .. }, Some(_)) => return Err(Trouble::Gone),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what the worker had written before it died, and takes the messages in it.
+    fn receive_rest(&mut self) -> Result<(), Trouble> {
+        // Not through the runtime, which may not have heard yet that there is something to read.
+        while let Ok(count @ 1..) = rustix::io::read(&self.stream, self.inbox.room()) {
+            self.inbox.filled(count);
+            self.receive()?;
+        }
+        Ok(())
+    }
+
+    /// Passes on what the worker has printed up to now.
+    fn print(&mut self) {
+        let Life { capture, tail, events, plan, id, worker, .. } = self;
+        let mut sink = |stream: Stream, line: &str| {
+            if stream == Stream::Stderr {
+                tail.push(line);
+            }
+            events.output(&plan.place, id.pid(), *worker, stream, line);
+        };
+        while capture.drain(&mut sink).more {}
+    }
+
+    fn signal(&mut self, signal: Stop) {
+        let signal = match signal {
+            Stop::Terminate => Signal::Terminate,
+            Stop::Kill => Signal::Kill,
+        };
+        self.evidence.killed_by_node = true;
+        self.warden.signal(self.id, signal, Target::Group);
+    }
+
+    /// Makes sure that the worker is dead, and tells its death. Returns the short of why.
+    async fn end(&mut self, trouble: Trouble) -> String {
+        if self.exited.is_none() {
+            // It may be dying already; then this changes nothing about how.
+            self.warden.signal(self.id, Signal::Kill, Target::Group);
+            let exit = tokio::time::timeout(EXIT_PATIENCE, &mut self.exit).await;
+            self.exited = Some(exit.ok().and_then(Result::ok).unwrap_or_else(Exit::unknown));
+        }
+        self.print();
+        let Life { capture, tail, events, plan, id, worker, .. } = self;
+        capture.finish(&mut |stream, line| events.output(&plan.place, id.pid(), *worker, stream, line));
+        self.evidence.oom_kills_rose = self.oom_kills.rose();
+        let exit = self.exited.clone().unwrap_or_else(Exit::unknown);
+        let certificate = Certificate::new(&exit, self.evidence, self.id.pid(), self.born.elapsed(), tail.take());
+        let why = match trouble {
+            Trouble::Gone => certificate.cause(),
+            Trouble::Protocol(error) => format!("broke the worker protocol: {error}"),
+            Trouble::Stale => "broke the worker protocol: an outcome of a job that it does not hold".to_owned(),
+            Trouble::Bye(Some(error)) => error,
+            Trouble::Bye(None) => "left before it was ready".to_owned(),
+            Trouble::TooLate => format!("was not ready within {:?}", self.plan.start_timeout),
+        };
+        if let Some(worker) = self.worker {
+            self.events.lost(&self.plan.place, worker, why.clone(), &certificate);
+        }
+        why
+    }
+}
+
+/// Writes what is to be said, and reads what is there. Pending while there is neither an order nor anything to read.
+fn traffic(stream: &mut UnixStream, inbox: &mut Inbox, line: &Line, cx: &mut Context<'_>) -> Poll<Step> {
+    line.register(cx.waker());
+    if let Some(order) = line.take_order() {
+        return Poll::Ready(Step::Ordered(order));
+    }
+    let mut outbox = line.outbox();
+    while !outbox.is_empty() {
+        let bytes = outbox.bytes();
+        match Pin::new(&mut *stream).poll_write(cx, bytes) {
+            Poll::Ready(Ok(count)) => outbox.wrote(count),
+            // The reading side will see the end, after all that was said before it.
+            Poll::Ready(Err(_)) | Poll::Pending => break,
+        }
+    }
+    drop(outbox);
+    let mut buffer = ReadBuf::new(inbox.room());
+    match Pin::new(stream).poll_read(cx, &mut buffer) {
+        Poll::Pending => Poll::Pending,
+        Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+            let count = buffer.filled().len();
+            inbox.filled(count);
+            Poll::Ready(Step::Received)
+        }
+        Poll::Ready(Ok(()) | Err(_)) => Poll::Ready(Step::Closed),
+    }
+}

@@ -1,0 +1,81 @@
+//! The node's end of the line to a worker: what is to be said to it, from whatever thread.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use atomic_waker::AtomicWaker;
+use evener_core::{JobKey, Stop};
+use evener_protocol::{JobHead, Outbox, Value};
+
+/// What the slot of a worker is asked to do, beside writing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    /// Let it go, and start another.
+    Retire,
+    /// Send its process group a signal.
+    Stop(Stop),
+}
+
+const RETIRE: u8 = 1;
+const TERMINATE: u8 = 2;
+const KILL: u8 = 4;
+
+/// The line to one worker. What is said here is written by the worker's slot, in that order, all that has gathered at once.
+#[derive(Debug, Default)]
+pub struct Line {
+    outbox: Mutex<Outbox>,
+    orders: AtomicU8,
+    waker: AtomicWaker,
+}
+
+impl Line {
+    /// Hands the worker a job.
+    pub fn job(&self, head: &JobHead<'_>, value: &Value) {
+        self.outbox().job(head, value);
+        self.waker.wake();
+    }
+
+    /// Tells the worker that nobody waits for its job.
+    pub fn cancel(&self, job: JobKey, attempt: u32) {
+        self.outbox().cancel(job, attempt);
+        self.waker.wake();
+    }
+
+    /// Lets the worker go: it is idle, and another one takes its place.
+    pub fn retire(&self) {
+        self.order(RETIRE);
+    }
+
+    /// Sends the worker's process group a signal.
+    pub fn stop(&self, signal: Stop) {
+        self.order(match signal {
+            Stop::Terminate => TERMINATE,
+            Stop::Kill => KILL,
+        });
+    }
+
+    fn order(&self, bit: u8) {
+        self.orders.fetch_or(bit, Ordering::AcqRel);
+        self.waker.wake();
+    }
+
+    pub(super) fn take_order(&self) -> Option<Order> {
+        let orders = self.orders.load(Ordering::Acquire);
+        let (bit, order) = match orders {
+            0 => return None,
+            _ if orders & KILL != 0 => (KILL, Order::Stop(Stop::Kill)),
+            _ if orders & TERMINATE != 0 => (TERMINATE, Order::Stop(Stop::Terminate)),
+            _ => (RETIRE, Order::Retire),
+        };
+        self.orders.fetch_and(!bit, Ordering::AcqRel);
+        Some(order)
+    }
+
+    pub(super) fn register(&self, waker: &std::task::Waker) {
+        self.waker.register(waker);
+    }
+
+    pub(super) fn outbox(&self) -> MutexGuard<'_, Outbox> {
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
