@@ -1,1 +1,94 @@
-fn main() {}
+//! The `evener` binary: flags, output and exit codes. Everything else is in the engine.
+//!
+//! Exit codes: 0 good, 1 failed, 2 usage or configuration.
+
+mod check;
+mod log;
+mod up;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use evener_engine::config::{self, Loaded, Report};
+
+/// Spreads work over a pool of workers and brings every result back to whoever asked.
+#[derive(Debug, Parser)]
+#[command(name = "evener", version, propagate_version = true, max_term_width = 100)]
+#[command(after_help = "Start with `evener up SERVICE.yaml`; what a service file holds is in docs/service-file.md.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a service until Ctrl-C.
+    ///
+    /// Writes `listening NAME URL` for each listener, and `ready` once every worker is warm, to standard output; the log
+    /// goes to standard error. Ctrl-C or SIGTERM drains: what runs may finish, the rest is answered 503. A second Ctrl-C
+    /// gives up what is left.
+    Up(up::Up),
+    /// Check a service file and say all that is wrong with it; 0 good, 2 bad.
+    Check(check::Check),
+    /// Print the JSON Schema of the service file.
+    Schema,
+    /// Print a completion script for a shell.
+    ///
+    /// For example: evener completions bash > /etc/bash_completion.d/evener
+    Completions {
+        /// The shell to complete in.
+        shell: clap_complete::Shell,
+    },
+    /// Start and watch worker processes; the node starts this itself.
+    #[command(hide = true)]
+    Warden,
+}
+
+/// The configuration is wrong.
+const BAD_CONFIGURATION: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command {
+        Command::Up(up) => up.run(),
+        Command::Check(check) => check.run(),
+        Command::Schema => {
+            println!("{:#}", config::schema());
+            ExitCode::SUCCESS
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "evener", &mut std::io::stdout());
+            ExitCode::SUCCESS
+        }
+        Command::Warden => evener_supervisor::warden::serve(),
+    }
+}
+
+/// Reads a service file; what is wrong with it is written to standard error.
+fn load(path: &Path) -> Result<Loaded, ExitCode> {
+    match config::load(path, &|name| std::env::var(name).ok()) {
+        Ok(loaded) => {
+            complain(&loaded.warnings);
+            Ok(loaded)
+        }
+        Err(report) => {
+            complain(&report);
+            Err(ExitCode::from(BAD_CONFIGURATION))
+        }
+    }
+}
+
+fn complain(report: &Report) {
+    if !report.is_empty() {
+        eprint!("{}", report.render(log::colours()));
+    }
+}
+
+/// The path of a service file, as an argument.
+#[derive(Debug, clap::Args)]
+struct ServiceFile {
+    /// The service file.
+    #[arg(value_name = "SERVICE.yaml", value_hint = clap::ValueHint::FilePath)]
+    service: PathBuf,
+}

@@ -15,7 +15,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::line::{Line, Order};
 use super::{Events, Landed, Plan};
-use crate::certificate::{Certificate, Evidence, OomKills};
+use crate::certificate::{Certificate, Evidence, How, OomKills};
 use crate::output::{Capture, Stream, Tail};
 use crate::warden::{Exit, Process, ProcessId, Signal, Target, Warden};
 
@@ -281,7 +281,11 @@ impl<E: Events> Life<E> {
         let exit = self.exited.clone().unwrap_or_else(Exit::unknown);
         let certificate = Certificate::new(&exit, self.evidence, self.id.pid(), self.born.elapsed(), tail.take());
         let why = match trouble {
-            Trouble::Gone => certificate.cause(),
+            Trouble::Gone => match certificate.how {
+                How::Signal(_) => format!("was {}", certificate.cause()),
+                How::Code(_) => certificate.cause(),
+                How::Unknown => "died, and nobody saw how".to_owned(),
+            },
             Trouble::Protocol(error) => format!("broke the worker protocol: {error}"),
             Trouble::Stale => "broke the worker protocol: an outcome of a job that it does not hold".to_owned(),
             Trouble::Bye(Some(error)) => error,

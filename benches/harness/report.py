@@ -1,0 +1,202 @@
+"""The run as Markdown, and its place in a document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from .cases import MANY, NODE_MEMORY, OPEN_CONNECTIONS, WORKERS
+from .results import Measured, Results
+from .stats import FIGURES, STEADY, Series, Spread
+
+BEGIN = "<!-- bench:http begin -->"
+END = "<!-- bench:http end -->"
+
+
+def render(results: Results) -> str:
+    """All tables of the run."""
+    parts = [_heading(results)]
+    if any(each.against for each in results.measured):
+        parts.append(_ratios(results))
+    parts += [_absolutes(results), _open_loop(results), _memory(results), _notes(results)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def write(document: Path, text: str) -> None:
+    """Put the text between the marks of the document; a document or marks that are missing are made."""
+    old = document.read_text() if document.exists() else "# Performance\n"
+    before, begin, rest = old.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin:
+        before, after = old.rstrip("\n") + "\n\n", "\n"
+    elif not end:
+        raise ValueError(f"{document.name} has `{BEGIN}` without `{END}`")
+    document.parent.mkdir(parents=True, exist_ok=True)
+    document.write_text(f"{before}{BEGIN}\n{text}{END}{after}")
+
+
+def _heading(results: Results) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
+    text = f"Measured {results.date} on {results.cores} cores ({results.machine}): {versions}."
+    if results.quick:
+        text = "**A quick run: it shows that everything works, not how fast it is.**\n\n" + text
+    return text
+
+
+def _ratios(results: Results) -> str:
+    rows = []
+    for each in results.measured:
+        if each.against is None:
+            continue
+        for figure in FIGURES:
+            ratio, tie = each.against.ratio(figure), each.tie.ratio(figure)
+            goal = each.case.goal(figure)
+            verdict = f"**{goal.verdict(ratio)}**" if goal else ("tie" if tie.holds(ratio.median) else "")
+            rows.append(
+                [each.case.title, figure, _ratio(ratio), _range(ratio), _range(tie), str(goal) if goal else "", verdict]
+            )
+    for loop in results.open_loop:
+        if loop.series.first == "Evener":
+            title = f"{_stages(loop.stages)}, open loop"
+            for figure in ("p50", "p99"):
+                ratio = loop.series.ratio(figure)
+                rows.append([title, figure, _ratio(ratio), _range(ratio), "", "", ""])
+    node = next((each for each in results.resting if each.role == "node"), None)
+    if node:
+        goal_text = f"under {NODE_MEMORY / 2**20:.0f} MiB"
+        verdict = "**met**" if node.resident < NODE_MEMORY else "**missed**"
+        rows.append(["idle node", "resident memory", _mebibytes(node.resident), "", "", goal_text, verdict])
+    head = ["case", "figure", "Evener / Mosec", "pairs", "Mosec / Mosec", "goal", "verdict"]
+    text = (
+        "Ratios are medians over pairs of neighbouring blocks, with the least and the greatest. What lies within "
+        "Mosec's ratios to itself is a tie.\n\n"
+    )
+    return text + _table(head, rows, "llrrrll")
+
+
+def _absolutes(results: Results) -> str:
+    rows = []
+    for each in results.measured:
+        rows += [[each.case.title, *row] for row in _case_rows(each)]
+    for connections, series in results.bare.items():
+        title = f"no stage, {connections} connection" + ("" if connections == 1 else "s")
+        rows.append([title, "bare hyper (the limit)", *_figures(series, False)])
+    head = ["case", "system", "requests/s", "p50", "p99", "CPU per request", "load generator's CPU"]
+    text = (
+        "Absolute figures, as context: they belong to this machine on that day. CPU per request is that of the "
+        "system's whole process tree; the load generator's own is apart.\n\n"
+    )
+    return text + _table(head, rows, "llrrrrr")
+
+
+def _case_rows(each: Measured) -> Iterable[list[str]]:
+    if each.against:
+        yield ["Evener", *_figures(each.against, False)]
+        yield ["Mosec", *_figures(each.against, True)]
+    else:
+        yield ["Mosec", *_figures(each.tie, False)]
+        yield ["Mosec again", *_figures(each.tie, True)]
+    if each.compact:
+        yield ["Mosec with compact JSON", *_figures(each.compact, False)]
+
+
+def _figures(series: Series, second: bool) -> list[str]:
+    def median(name: str) -> float:
+        return series.absolute(name, second).median
+
+    cpu = [f"{median(name):.0f} µs" for name in ("CPU per request", "generator CPU per request")]
+    return [f"{median('requests/s'):,.0f}", _time(median("p50")), _time(median("p99")), *cpu]
+
+
+def _open_loop(results: Results) -> str:
+    rows = []
+    for loop in results.open_loop:
+        for second, name in enumerate((loop.series.first, loop.series.second)):
+            blocks = [pair.second if second else pair.first for pair in loop.series.pairs]
+            wakes = sorted(block.load.wake_p50_us or 0.0 for block in blocks)
+            late = max(block.load.backlogged / block.load.requests for block in blocks)
+            p50, p99 = (_time(loop.series.absolute(figure, bool(second)).median) for figure in ("p50", "p99"))
+            rate = f"{loop.rates[name]:,.0f}/s"
+            rows.append([_stages(loop.stages), name, rate, p50, p99, _time(wakes[len(wakes) // 2]), f"{late:.1%}"])
+    if not rows:
+        return ""
+    head = ["case", "system", "mean rate", "p50", "p99", "of it waking", "no connection free"]
+    text = (
+        f"Open loop at half of what each system did at {MANY} connections: Poisson arrivals of a fixed seed over "
+        f"{OPEN_CONNECTIONS} connections, latency counted from when a request was due. *Of it waking* is the median of "
+        "what the kernel took to wake the sender; it is part of every latency here.\n\n"
+    )
+    return text + _table(head, rows, "llrrrrr")
+
+
+def _memory(results: Results) -> str:
+    rows = []
+    for system in dict.fromkeys(each.system for each in results.resting):
+        for role in dict.fromkeys(each.role for each in results.resting if each.system == system):
+            group = [each for each in results.resting if each.system == system and each.role == role]
+            count = f"{len(group)} × " if len(group) > 1 else ""
+            resident = max(each.resident for each in group)
+            proportional = max(each.proportional for each in group)
+            cpu = sum(each.cpu_share for each in group)
+            rows.append([system, count + role, _mebibytes(resident), _mebibytes(proportional), f"{cpu:.1%}"])
+    if not rows:
+        return ""
+    text = "Idle, one stage of two workers, after one request; of several alike the largest.\n\n"
+    return text + _table(["system", "process", "resident", "proportional", "CPU"], rows, "llrrr")
+
+
+def _notes(results: Results) -> str:
+    effort = results.effort
+    every = results.series()
+    dropped = sum(len(series.dropped) for series in every if series.kept)
+    unsteady = sum(1 for series in every if not series.kept)
+    lines = [
+        f"Both sides: {WORKERS} Python workers a stage, the same interpreter, the same function (it returns the "
+        "decoded value), a POST with 100 bytes of JSON over keep-alive connections, no logging of requests. The value "
+        "that comes back is compared with what was sent after every block; wrk checks the statuses during it.",
+        "Mosec as it comes: `max_batch_size=1`, `num=2` a stage, JSON at both ends, pickle between stages, log level "
+        "`error`. Its own answer encoder indents; *compact JSON* is what it does with one that does not.",
+        f"Blocks of {effort.block} s, A-B-B-A, {effort.pairs} pairs, {effort.warm_up} s of warm-up before each. Before "
+        "and after each block a message bounces between two processes on one core over a Unix socket; pairs around "
+        f"which that rate moved by more than {STEADY:.0%}, or during which others used more than {STEADY:.0%} of the "
+        f"machine, are measured again ({dropped} set aside).",
+        "The load generator shares the cores with the system it loads. wrk adds the samples that a stalled connection "
+        "kept it from taking, where an answer took more than twice the mean.",
+    ]
+    if across := sorted(reading for series in every for reading in series.across()):
+        lines.append(
+            "A message to a process on the other core and back took between "
+            f"{_time(across[len(across) // 20])} and {_time(across[-1 - len(across) // 20])} (nine readings of ten): "
+            "at one connection, where every hop wakes somebody, much of a latency is this."
+        )
+    if unsteady:
+        lines.append(
+            f"**The machine was never steady during {unsteady} of the {len(every)} series: all their pairs count.**"
+        )
+    lines += results.notes
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _table(head: list[str], rows: list[list[str]], alignment: str) -> str:
+    rule = ["---:" if side == "r" else "---" for side in alignment]
+    return "\n".join("| " + " | ".join(row) + " |" for row in [head, rule, *rows])
+
+
+def _stages(count: int) -> str:
+    return "1 stage" if count == 1 else f"{count} stages"
+
+
+def _ratio(spread: Spread) -> str:
+    return f"{spread.median:.2f}"
+
+
+def _range(spread: Spread) -> str:
+    return f"{spread.least:.2f} – {spread.greatest:.2f}"
+
+
+def _time(microseconds: float) -> str:
+    return f"{microseconds / 1000:.2f} ms" if microseconds >= 1000 else f"{microseconds:.0f} µs"
+
+
+def _mebibytes(count: int) -> str:
+    return f"{count / 2**20:.1f} MiB"

@@ -1,0 +1,34 @@
+//! The log: readable on a terminal, JSON on request, and never in the way of the node.
+
+use std::io::IsTerminal;
+
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::EnvFilter;
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Format {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Whether standard error takes colours.
+pub(crate) fn colours() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Begins to log to standard error, from a thread of its own: a terminal that is held up must not hold up the node. The log
+/// is whole once the guard is dropped.
+pub(crate) fn start(format: Format) -> WorkerGuard {
+    let (writer, guard) = NonBlockingBuilder::default().lossy(true).finish(std::io::stderr());
+    let filter = EnvFilter::try_from_env("EVENER_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let subscriber = tracing_subscriber::fmt().with_writer(writer).with_env_filter(filter).with_ansi(colours());
+    match format {
+        Format::Text => subscriber.init(),
+        Format::Json => subscriber.json().flatten_event(true).init(),
+    }
+    guard
+}

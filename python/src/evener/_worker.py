@@ -1,0 +1,1533 @@
+"""The worker runtime: does the jobs of one stage for an Evener node.
+
+Run it as ``python _worker.py MODULE:ATTRIBUTE [--path DIR]`` with a Unix stream socket open as file descriptor 3. It
+speaks version 1 of the worker protocol (``docs/protocol.md``) on that socket: it loads the target, says READY, and then
+turns every JOB into one OUTCOME until the node says BYE or goes away.
+
+The file stands alone: it imports the standard library only, runs on Python 3.9 and later, and works under any
+file name. It never opens a connection, never starts a process, and never reads on after a message that it does not
+understand: a malformed frame ends the worker with exit code 2.
+
+It also defines the names that stage code sees (`Request`, `Response`, `Goto`, `Abort`, `Context` and others). The
+package ``evener`` re-exports them. In a worker whose Python has no such package, the runtime puts a module of that name
+in its place, so ``import evener`` works everywhere. There may thus be two copies of every class, which is why outcomes
+are recognised by the class attribute ``__evener__`` and never by ``isinstance``.
+
+Exit codes: 0 the node said BYE or went away; 1 the target cannot start, or memory ran out; 2 a broken message or a
+broken command line.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import inspect
+import json
+import json.encoder
+import math
+import os
+import re
+import select
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from types import ModuleType, TracebackType
+from typing import TYPE_CHECKING, Any, Callable, NoReturn, Optional, Union
+
+if TYPE_CHECKING:
+    import logging
+
+__version__ = "0.1.0"
+
+# The names that `import evener` gives to stage code.
+_PUBLIC = ("Abort", "Cancelled", "Context", "Goto", "Headers", "MultiDict", "Request", "Response")
+
+# The numbers of docs/protocol.md.
+_PROTOCOL = 1
+_PART_LIMIT = 262_144
+_EXTENSION_LIMIT = 262_144
+_NO_DEADLINE = 2**64 - 1
+_READY, _JOB, _PART, _OUTCOME, _CANCEL, _BYE = 1, 2, 4, 7, 8, 9
+_NOTHING, _JSON, _TEXT, _BYTES, _TYPED = 0, 1, 2, 3, 4
+_MORE = 1
+_NEXT, _RESPOND, _GOTO, _FAIL = 1, 2, 3, 4
+_ERROR, _ABORT, _DECODE, _ENCODE, _CANCELLED, _MEMORY = 1, 2, 3, 4, 5, 6
+
+# A header is read as few objects as will do: kind, flags, content and verb as one number (the "word"), and job and
+# attempt as twelve opaque bytes (the "key"), which the outcome repeats.
+_HEADER = struct.Struct("<II12sIIIQ")
+_HEADER_SIZE = _HEADER.size
+_NO_KEY = bytes(12)
+
+
+def _word(kind: int, content: int = 0, verb: int = 0, flags: int = 0) -> int:
+    return kind | flags << 8 | content << 16 | verb << 24
+
+
+# The longest message, traceback or detail that travels, in bytes of UTF-8.
+_DETAIL_LIMIT = 32_768
+
+# How long handlers registered with atexit may take when the worker leaves, in seconds.
+_LEAVE_TIMEOUT = 2.0
+
+Pairs = Iterable[Iterable[str]]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What stage code sees
+# --------------------------------------------------------------------------------------------------------------------
+
+
+class MultiDict(Mapping[str, str]):
+    """Names with one or more values each, in the order in which they came; it cannot be changed.
+
+    As a mapping it gives the first value of each name. Made from pairs, or from a mapping whose values are strings or
+    lists of strings.
+    """
+
+    __slots__ = ("_index", "_pairs")
+    __module__ = "evener"
+
+    _pairs: list[tuple[str, str]]
+    _index: Optional[dict[str, list[str]]]
+
+    def __init__(self, items: Union[Pairs, Mapping[str, Union[str, Iterable[str]]], None] = None) -> None:
+        pairs: list[tuple[str, str]] = []
+        if isinstance(items, MultiDict):
+            pairs.extend(items._pairs)
+        elif isinstance(items, Mapping):
+            for name, values in items.items():
+                pairs.extend((name, value) for value in ([values] if isinstance(values, str) else values))
+        elif items is not None:
+            pairs = [(name, value) for name, value in items]
+        self._pairs = pairs
+        self._index = None
+
+    @staticmethod
+    def _fold(name: str) -> str:
+        return name
+
+    def _lists(self) -> dict[str, list[str]]:
+        index = self._index
+        if index is None:
+            index = {}
+            for name, value in self._pairs:
+                index.setdefault(self._fold(name), []).append(value)
+            self._index = index
+        return index
+
+    def __getitem__(self, name: str) -> str:
+        try:
+            return self._lists()[self._fold(name)][0]
+        except KeyError:
+            raise KeyError(name) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._lists())
+
+    def __len__(self) -> int:
+        return len(self._lists())
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self._fold(name) in self._lists()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return the first value of `name`, or `default` if there is none."""
+        values = self._lists().get(self._fold(name))
+        return values[0] if values else default
+
+    def getlist(self, name: str) -> list[str]:
+        """Return all values of `name` in order; an empty list if there is none."""
+        return list(self._lists().get(self._fold(name), ()))
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Return every (name, value) in the order in which they came, repeated names included."""
+        return list(self._pairs)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, MultiDict):
+            return type(self) is type(other) and self._lists() == other._lists()
+        return Mapping.__eq__(self, other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._pairs!r})"
+
+
+class Headers(MultiDict):
+    """The headers of a request: a `MultiDict` whose names are the same in upper and lower case.
+
+    Iteration gives the names in lower case.
+    """
+
+    __slots__ = ()
+    __module__ = "evener"
+
+    @staticmethod
+    def _fold(name: str) -> str:
+        return name.lower()
+
+
+class Abort(Exception):
+    """Raise it to refuse the request: the client is answered with `status` and told `detail`.
+
+    `status` is an HTTP status from 400 to 599, anything else is a ValueError. Abort is never retried.
+    """
+
+    __evener__ = "abort"
+    __module__ = "evener"
+
+    def __init__(self, status: int, detail: str = "") -> None:
+        if not _is_status(status, 400):
+            raise ValueError(f"Abort takes an HTTP status from 400 to 599, not {status!r}")
+        super().__init__(status, detail)
+        self.status = status
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{int(self.status)} {self.detail}".rstrip()
+
+
+class _BadBody(Abort, ValueError):
+    """The body of a request does not decode: a ValueError for code that expects one, else a 400 for the client."""
+
+    __module__ = "evener"
+    __qualname__ = "BadBody"
+
+
+class Cancelled(BaseException):
+    """Raised by `Context.check` when nobody waits for the job any more.
+
+    Like `asyncio.CancelledError` it is no `Exception`, so an ``except Exception`` in stage code lets it through.
+    """
+
+    __evener__ = "cancelled"
+    __module__ = "evener"
+
+
+class Request:
+    """An HTTP request, as the first stage behind a route sees it.
+
+    Attributes: `method`, `path`, `params` (the parameters in the route's path), `query` (a `MultiDict`), `headers`
+    (`Headers`), `client` (``address:port``), `body` (bytes).
+    """
+
+    __slots__ = ("_headers", "_query", "body", "client", "method", "params", "path")
+    __evener__ = "request"
+    __module__ = "evener"
+
+    method: str
+    path: str
+    params: dict[str, str]
+    client: str
+    body: bytes
+
+    def __init__(
+        self,
+        method: str = "GET",
+        path: str = "/",
+        params: Optional[dict[str, str]] = None,
+        query: Union[Pairs, Mapping[str, Union[str, Iterable[str]]]] = (),
+        headers: Union[Pairs, Mapping[str, Union[str, Iterable[str]]]] = (),
+        client: str = "",
+        body: bytes = b"",
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.params = {} if params is None else params
+        self.client = client
+        self.body = body
+        # Most functions look at one of the two at most, so the pairs stay as they are until somebody asks.
+        self._query = query
+        self._headers = headers
+
+    @property
+    def query(self) -> MultiDict:
+        """The query parameters, percent-decoded, in order."""
+        query = self._query
+        if type(query) is not MultiDict:
+            query = self._query = MultiDict(query)
+        return query
+
+    @property
+    def headers(self) -> Headers:
+        """The headers; names are the same in upper and lower case."""
+        headers = self._headers
+        if type(headers) is not Headers:
+            headers = self._headers = Headers(headers)
+        return headers
+
+    def text(self) -> str:
+        """Return the body as text.
+
+        Raises a ValueError that answers the client with 400 if nobody catches it: the body is not UTF-8.
+        """
+        try:
+            return self.body.decode()
+        except UnicodeDecodeError as error:
+            raise _BadBody(400, _not_utf8(error)) from None
+
+    def json(self) -> Any:
+        """Return the body decoded from JSON.
+
+        Raises a ValueError that answers the client with 400 if nobody catches it: the body is not JSON.
+        """
+        try:
+            return _decode_json(self.body)
+        except _Undecodable as error:
+            raise _BadBody(400, str(error)) from None
+
+    def __repr__(self) -> str:
+        return f"<evener.Request {self.method} {self.path}>"
+
+
+class Response:
+    """Return it from any stage to answer the request now.
+
+    `body`: a str travels as ``text/plain; charset=utf-8``, bytes as ``application/octet-stream``, None as an empty
+    body, anything else as JSON; a content-type in `headers` overrides. `status`: 200 to 599. `headers`: a dict or a
+    list of pairs. They are checked when the response is returned.
+    """
+
+    __slots__ = ("body", "headers", "status")
+    __evener__ = "response"
+    __module__ = "evener"
+
+    def __init__(
+        self,
+        body: Any = None,
+        status: int = 200,
+        headers: Union[Mapping[str, str], Iterable[tuple[str, str]], None] = None,
+    ) -> None:
+        self.body = body
+        self.status = status
+        self.headers = headers
+
+    def __repr__(self) -> str:
+        return f"<evener.Response {self.status}>"
+
+
+class Goto:
+    """Return it to go on at another place: `target` names a stage or a pipeline, which gets `value`."""
+
+    __slots__ = ("target", "value")
+    __evener__ = "goto"
+    __module__ = "evener"
+
+    def __init__(self, target: str, value: Any = None) -> None:
+        self.target = target
+        self.value = value
+
+    def __repr__(self) -> str:
+        return f"<evener.Goto {self.target!r}>"
+
+
+class Context:
+    """What is known about the job at hand; the second argument of a function that takes two.
+
+    Attributes: `tries` (executions that started, this one included), `deadline` (a point on the clock of
+    `time.monotonic`, in seconds, or None), and the properties below.
+
+    Tests of stage code may make their own; `cancelled` is then a function that says whether the job is cancelled.
+    """
+
+    __slots__ = ("_extension", "_fields", "_name", "_poll", "_request", "_told", "deadline", "tries")
+    __module__ = "evener"
+
+    tries: int
+    deadline: Optional[float]
+
+    def __init__(
+        self,
+        job_id: str = "",
+        request_id: str = "",
+        tries: int = 1,
+        deadline: Optional[float] = None,
+        request: Optional[Request] = None,
+        traceparent: str = "",
+        cancelled: Optional[Callable[[], bool]] = None,
+        name: str = "evener",
+    ) -> None:
+        self.tries = tries
+        self.deadline = deadline
+        self._fields: Optional[dict[str, Any]]
+        self._fields = {"job_id": job_id, "request_id": request_id, "traceparent": traceparent}
+        self._extension: Union[bytes, bytearray] = b""
+        self._request = request
+        self._poll = cancelled
+        self._told = False
+        self._name = name
+
+    @classmethod
+    def _of_job(
+        cls,
+        fields: Optional[dict[str, Any]],
+        extension: Union[bytes, bytearray],
+        tries: int,
+        left: int,
+        poll: Callable[[], bool],
+        name: str,
+    ) -> Context:
+        """Make the context of a JOB. Most functions only ask whether it is cancelled, so the extension waits unread."""
+        context = cls.__new__(cls)
+        context.tries = tries
+        context.deadline = None if left == _NO_DEADLINE else time.monotonic() + left / 1e9
+        context._fields = fields
+        context._extension = extension
+        context._request = None
+        context._poll = poll
+        context._told = False
+        context._name = name
+        return context
+
+    def _field(self, name: str) -> Any:
+        if self._fields is None:
+            self._fields = _fields_of(self._extension)
+        return self._fields.get(name)
+
+    @property
+    def job_id(self) -> str:
+        """The job's public id, a UUIDv7 as text; "" if the node did not say."""
+        return self._field("job_id") or ""
+
+    @property
+    def request_id(self) -> str:
+        """The public id of the request that the job serves, a UUIDv7 as text; "" if the node did not say."""
+        return self._field("request_id") or ""
+
+    @property
+    def traceparent(self) -> str:
+        """The W3C trace header of the request; "" if it has none."""
+        return self._field("traceparent") or ""
+
+    @property
+    def request(self) -> Optional[Request]:
+        """The metadata of the HTTP request that the job serves, with an empty body; None if it serves none."""
+        if self._request is None:
+            fields = self._field("request")
+            if fields is not None:
+                self._request = _request_from(fields, b"")
+        return self._request
+
+    def remaining(self) -> Optional[float]:
+        """Return the seconds left until the deadline, never less than 0; None if there is no deadline."""
+        if self.deadline is None:
+            return None
+        return max(0.0, self.deadline - time.monotonic())
+
+    def cancelled(self) -> bool:
+        """Say whether nobody waits for this job any more. Never blocks, and costs one system call."""
+        if not self._told and self._poll is not None:
+            self._told = self._poll()
+        return self._told
+
+    def check(self) -> None:
+        """Raise `Cancelled` if nobody waits for this job any more."""
+        if self.cancelled():
+            # Code that imported an installed package catches that package's class.
+            raise _as_seen_by_user("Cancelled", Cancelled)
+
+    @property
+    def log(self) -> logging.Logger:
+        """A logger named after the stage's target. It writes lines to standard error, from INFO up.
+
+        Where the stage's own code configures the root logger, that configuration decides instead.
+        """
+        return _logger(self._name)
+
+
+def _as_seen_by_user(name: str, own: Any) -> Any:
+    """Return the class of this name in the package `evener` that user code imported, or `own` if it did not."""
+    found = getattr(sys.modules.get("evener"), name, own)
+    return found if getattr(found, "__evener__", None) == own.__evener__ else own
+
+
+def _logger(name: str) -> logging.Logger:
+    import logging
+
+    logger = logging.getLogger(name)
+    if not logger.handlers and not logging.getLogger().handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+        logger.addHandler(handler)
+        logger.propagate = False
+        if logger.level == logging.NOTSET:
+            logger.setLevel(logging.INFO)
+    return logger
+
+
+def _offer_package() -> None:
+    """Make `import evener` work where the package is not installed."""
+    try:
+        found = "evener" in sys.modules or importlib.util.find_spec("evener")
+    except (ImportError, ValueError):
+        found = None
+    # A plain folder that happens to be called evener is found too, as a namespace package without an origin.
+    if found is True or (found and found.origin is not None):
+        return
+    module = ModuleType("evener", "The names that stage code needs, offered by Evener's worker runtime.")
+    module.__spec__ = importlib.machinery.ModuleSpec("evener", None)
+    module.__dict__["__version__"] = __version__
+    module.__dict__["__all__"] = list(_PUBLIC)
+    module.__dict__["__getattr__"] = _missing_name
+    for name in _PUBLIC:
+        module.__dict__[name] = globals()[name]
+    sys.modules["evener"] = module
+
+
+def _missing_name(name: str) -> Any:
+    remedy = "" if name.startswith("_") else "; for everything else, install the package: pip install evener"
+    raise AttributeError(f"the worker runtime's evener has no {name!r}, only {', '.join(_PUBLIC)}{remedy}")
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Values in: decoding
+# --------------------------------------------------------------------------------------------------------------------
+
+
+class _Undecodable(Exception):
+    """A payload is not what its content code says; the message is for the client."""
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON value")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+_JSON_SPACE = " \t\n\r"
+
+# Scans one value at an index and returns it with the index behind it. JSONDecoder.decode does the same between two
+# regular expressions that look for spaces, which cost as much as a small value itself.
+_scan: Callable[[str, int], tuple[Any, int]] = _DECODER.scan_once  # type: ignore[attr-defined]
+
+
+def _not_utf8(error: UnicodeDecodeError) -> str:
+    return f"body is not UTF-8 text: {error.reason} at byte {error.start}"
+
+
+def _decode_json(payload: Union[bytes, bytearray, memoryview]) -> Any:
+    """Decode a payload and explain what is wrong with it. The loop calls this only when its own quick way fails."""
+    try:
+        text = str(payload, "utf-8")
+    except UnicodeDecodeError as error:
+        raise _Undecodable(_not_utf8(error)) from None
+    if not text.strip(_JSON_SPACE):
+        raise _Undecodable("body is not JSON: it is empty")
+    try:
+        return _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        raise _Undecodable(f"body is not JSON: {error.msg} at line {error.lineno} column {error.colno}") from None
+    except ValueError as error:
+        # A constant such as NaN, or a whole number with more digits than Python converts.
+        raise _Undecodable(f"body is not JSON: {error}") from None
+    except RecursionError:
+        raise _Undecodable("body is not JSON that can be read: it is nested too deeply") from None
+
+
+def _decode_text(payload: Union[bytes, bytearray, memoryview]) -> str:
+    try:
+        return str(payload, "utf-8")
+    except UnicodeDecodeError as error:
+        raise _Undecodable(_not_utf8(error)) from None
+
+
+def _request_from(fields: Any, body: bytes) -> Request:
+    """Make the request that user code sees from the field `request` of an extension."""
+    if type(fields) is not dict:
+        raise _Malformed("a JOB without its request")
+    request: Request = _as_seen_by_user("Request", Request)(
+        fields.get("method", "GET"),
+        fields.get("path", "/"),
+        fields.get("params"),
+        fields.get("query", ()),
+        fields.get("headers", ()),
+        fields.get("client", ""),
+        body,
+    )
+    return request
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Values out: encoding
+# --------------------------------------------------------------------------------------------------------------------
+
+
+class _Unsendable(Exception):
+    """A result cannot travel: `place` names where in it, the message says why."""
+
+    def __init__(self, place: str, detail: str) -> None:
+        super().__init__(detail)
+        self.place = place
+
+
+def _refuse_object(value: object) -> NoReturn:
+    raise TypeError(f"JSON cannot hold a {_type_name(type(value))}")
+
+
+# One dictionary serves every encoding: the encoder notes the containers it is in, to see a circle, and takes them out
+# again. What a failed encoding leaves behind is cleared.
+_markers: dict[int, Any] = {}
+
+
+def _make_encoder() -> Callable[[Any, int], Iterable[str]]:
+    make: Any = getattr(json.encoder, "c_make_encoder", None)
+    escape = json.encoder.encode_basestring
+    if make is not None:
+        # JSONEncoder.encode makes one of these for every value, which costs more than a small value itself.
+        encoder: Callable[[Any, int], Iterable[str]] = make(
+            _markers, _refuse_object, escape, None, ":", ",", False, False, False
+        )
+        return encoder
+    plain = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_refuse_object)
+    return lambda value, _level: (plain.encode(value),)
+
+
+_encode = _make_encoder()
+
+
+def _to_json(value: Any, place: str) -> bytes:
+    """Encode a value as JSON, or say at which place it cannot be."""
+    try:
+        return "".join(_encode(value, 0)).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        _markers.clear()
+        where, why = _find_fault(value, place) or (place, str(error))
+        raise _Unsendable(where, why) from None
+    except BaseException:
+        _markers.clear()
+        raise
+
+
+def _to_payload(value: Any, place: str) -> tuple[int, bytes]:
+    """Encode a value as its type wants it; return the content code and the payload."""
+    if isinstance(value, str):
+        try:
+            return _TEXT, str.encode(value)
+        except UnicodeEncodeError as error:
+            raise _Unsendable(place, _surrogate(error)) from None
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return _BYTES, bytes(value)
+    return _JSON, _to_json(value, place)
+
+
+def _surrogate(error: UnicodeEncodeError) -> str:
+    return f"the text holds a lone surrogate, U+{ord(error.object[error.start]):04X}, at index {error.start}"
+
+
+def _find_fault(value: Any, name: str) -> Optional[tuple[str, str]]:
+    """Walk a value in the order in which the encoder does; return the first place that JSON cannot hold, and why."""
+    why = _fault(value)
+    if why is not None:
+        return name, why
+    path = [name]
+    inside = [id(value)]
+    levels = [_children(value)]
+    while levels:
+        for step, child, key_fault in levels[-1]:
+            why = key_fault
+            if why is None and id(child) in inside and isinstance(child, (dict, list, tuple)):
+                why = "the value holds itself, so it has no end"
+            if why is None:
+                why = _fault(child)
+            if why is not None:
+                return _place([*path, step]), why
+            if isinstance(child, (dict, list, tuple)) and child:
+                path.append(step)
+                inside.append(id(child))
+                levels.append(_children(child))
+                break
+        else:
+            levels.pop()
+            path.pop()
+            inside.pop()
+            continue
+        if len(levels) > sys.getrecursionlimit() or len(levels) > 100_000:
+            break
+    if levels:
+        return name, "the value is nested too deeply"
+    return None
+
+
+def _children(value: Any) -> Iterator[tuple[str, Any, Optional[str]]]:
+    """Give every child of a container with its step in the path and, if its key is at fault, the reason."""
+    if isinstance(value, dict):
+        for key, child in list(value.items()):
+            yield f"[{_quoted(key)}]", child, _key_fault(key)
+    elif isinstance(value, (list, tuple)):
+        for index, child in enumerate(value):
+            yield f"[{index}]", child, None
+
+
+def _quoted(key: object) -> str:
+    try:
+        text = json.dumps(key, ensure_ascii=False) if isinstance(key, str) else repr(key)
+    except Exception:
+        text = f"<{_type_name(type(key))}>"
+    return text if len(text) <= 80 else f"{text[:60]}…{text[-15:]}"
+
+
+def _place(path: list[str]) -> str:
+    if len(path) > 40:
+        path = [*path[:20], "…", *path[-20:]]
+    return "".join(path)
+
+
+def _key_fault(key: Any) -> Optional[str]:
+    if isinstance(key, (str, int, float)) or key is None:
+        why = _fault(key)
+        return None if why is None else f"a key: {why}"
+    return f"a key is a {_type_name(type(key))}; JSON has only strings as keys"
+
+
+def _fault(value: Any) -> Optional[str]:
+    """Say why JSON cannot hold this value itself, or return None if it can."""
+    if value is None or isinstance(value, (bool, dict, list, tuple)):
+        return None
+    if isinstance(value, str):
+        try:
+            str.encode(value)
+        except UnicodeEncodeError as error:
+            return _surrogate(error)
+        return None
+    if isinstance(value, int):
+        try:
+            int.__repr__(value)
+        except ValueError:
+            return "the number has more digits than Python converts to text; send it as a hexadecimal string"
+        return None
+    if isinstance(value, float):
+        if math.isnan(value):
+            return "the number is NaN, which JSON does not have; send None instead"
+        if math.isinf(value):
+            return "the number is infinite, which JSON does not have; send None instead"
+        return None
+    return _object_fault(value)
+
+
+def _object_fault(value: Any) -> str:
+    kind = type(value)
+    name = _type_name(kind)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return f"{name} inside JSON; return it as the whole result, or encode it as text (base64, say)"
+    if isinstance(value, (set, frozenset)):
+        return f"a {name}, which JSON does not have; send a list"
+    if inspect.isgenerator(value) or inspect.isasyncgen(value):
+        return "generators cannot be returned yet; return a list"
+    if inspect.iscoroutine(value) or inspect.isawaitable(value):
+        return f"a {name}: the function should not be async, or should await what it returns"
+    marker = getattr(kind, "__evener__", None)
+    if marker == "abort":
+        return "Abort must be raised, not returned"
+    if marker in ("response", "goto"):
+        return f"a {name} inside another value; return it by itself"
+    if marker == "request":
+        return "a request cannot travel; return what the next stage needs of it, such as request.json()"
+    if isinstance(value, type):
+        return f"the class {_type_name(value)} itself, not a value"
+    remedy = ""
+    if hasattr(kind, "__dataclass_fields__"):
+        remedy = "; send dataclasses.asdict(…)"
+    elif hasattr(kind, "tolist"):
+        remedy = "; send the result of its .tolist()"
+    elif hasattr(kind, "isoformat"):
+        remedy = "; send the result of its .isoformat()"
+    elif hasattr(kind, "__iter__"):
+        remedy = "; send a list"
+    return f"JSON cannot hold a {name}{remedy}"
+
+
+def _type_name(kind: type) -> str:
+    module = getattr(kind, "__module__", "builtins")
+    name = getattr(kind, "__qualname__", repr(kind))
+    return name if module == "builtins" else f"{module}.{name}"
+
+
+def _is_status(status: object, least: int) -> bool:
+    return isinstance(status, int) and not isinstance(status, bool) and least <= status <= 599
+
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
+
+
+def _response_headers(headers: Any) -> bytes:
+    """Check the headers of a response and encode them as an extension."""
+    if headers is None:
+        return b""
+    try:
+        pairs = [(name, value) for name, value in (headers.items() if isinstance(headers, Mapping) else headers)]
+    except (TypeError, ValueError):
+        kind = _type_name(type(headers))
+        raise _Unsendable("Response.headers", f"a dict or a list of pairs is needed, not this {kind}") from None
+    for name, value in pairs:
+        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+            raise _Unsendable("Response.headers", f"{_quoted(name)} cannot be the name of a header")
+        place = f"Response.headers[{_quoted(name)}]"
+        if not isinstance(value, str):
+            raise _Unsendable(place, f"a header's value is a str, not a {_type_name(type(value))}")
+        if not _HEADER_VALUE.fullmatch(value):
+            raise _Unsendable(place, "a header's value cannot hold line ends or other control characters")
+        if _fault(value) is not None:
+            raise _Unsendable(place, str(_fault(value)))
+    if not pairs:
+        return b""
+    extension = _to_json({"headers": pairs}, "Response.headers")
+    if len(extension) > _EXTENSION_LIMIT:
+        raise _Unsendable("Response.headers", f"the headers are larger than {_EXTENSION_LIMIT} bytes")
+    return extension
+
+
+# What an OUTCOME consists of, apart from the job and the time: word, number, extension, payload.
+_Outcome = tuple[int, int, bytes, bytes]
+
+
+def _outcome_of(result: Any) -> _Outcome:
+    """Make the outcome of any result: a response, a goto, or a value for the next stage."""
+    marker = getattr(type(result), "__evener__", None)
+    if marker == "response":
+        status = result.status
+        if not _is_status(status, 200):
+            raise _Unsendable("Response.status", f"a status is a whole number from 200 to 599, not {_quoted(status)}")
+        extension = _response_headers(result.headers)
+        content, payload = (_NOTHING, b"") if result.body is None else _to_payload(result.body, "Response.body")
+        return _word(_OUTCOME, content, _RESPOND), int(status), extension, payload
+    if marker == "goto":
+        target = result.target
+        if not isinstance(target, str) or not target:
+            detail = f"a target is the name of a stage or a pipeline, not {_quoted(target)}"
+            raise _Unsendable("Goto.target", detail)
+        extension = _to_json({"target": target}, "Goto.target")
+        if len(extension) > _EXTENSION_LIMIT:
+            raise _Unsendable("Goto.target", "the name is too long")
+        content, payload = _to_payload(result.value, "Goto.value")
+        return _word(_OUTCOME, content, _GOTO), 0, extension, payload
+    content, payload = _to_payload(result, "result")
+    return _word(_OUTCOME, content, _NEXT), 0, b"", payload
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Failures
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def _failure(reason: int, **fields: Any) -> _Outcome:
+    """Make a failed outcome; texts are cut so that they fit, and keep their ends."""
+    for limit in (_DETAIL_LIMIT, _DETAIL_LIMIT // 8):
+        cut = {name: _cut(value, limit) if isinstance(value, str) else value for name, value in fields.items()}
+        extension = json.dumps(cut, separators=(",", ":"), ensure_ascii=False).encode() if cut else b""
+        if len(extension) <= _EXTENSION_LIMIT:
+            break
+    return _word(_OUTCOME, _NOTHING, _FAIL), reason, extension, b""
+
+
+def _cut(text: str, limit: int) -> str:
+    """Keep the last `limit` bytes of a text, and make what UTF-8 does not hold visible."""
+    data = text.encode("utf-8", "backslashreplace")
+    if len(data) <= limit:
+        return data.decode()
+    note = f"[{len(data)} bytes, cut to the last {limit}] "
+    return note + data[len(data) - limit + len(note) :].decode("utf-8", "ignore")
+
+
+def _failure_of(error: BaseException) -> _Outcome:
+    """Make the outcome of a function that raised. MemoryError is not for this function."""
+    marker = getattr(type(error), "__evener__", None)
+    if marker == "cancelled":
+        return _failure(_CANCELLED)
+    if marker == "abort":
+        status = getattr(error, "status", None)
+        if isinstance(status, int) and _is_status(status, 400):
+            return _failure(_ABORT, status=int(status), detail=_text_of(getattr(error, "detail", "")))
+    if isinstance(error, _Unsendable):
+        return _failure(_ENCODE, detail=str(error), place=error.place)
+    return _failure(
+        _ERROR, type=_type_name(type(error)), message=_text_of(error), traceback=_traceback_of(error).rstrip("\n")
+    )
+
+
+def _text_of(value: object) -> str:
+    try:
+        return str(value)
+    except Exception as error:
+        return f"<{_type_name(type(value))} whose text cannot be had: {_type_name(type(error))}>"
+
+
+def _without_runtime(trace: Optional[TracebackType]) -> Optional[TracebackType]:
+    """Drop the runtime's own frames from the start of a traceback."""
+    own = _without_runtime.__code__.co_filename
+    while trace is not None and trace.tb_frame.f_code.co_filename == own:
+        trace = trace.tb_next
+    return trace
+
+
+def _traceback_of(error: BaseException) -> str:
+    import traceback
+
+    try:
+        return "".join(traceback.format_exception(type(error), error, _without_runtime(error.__traceback__)))
+    except Exception:
+        return f"{_type_name(type(error))}: {_text_of(error)}"
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(_text_of(error).split())
+    name = _type_name(type(error))
+    return f"{name}: {text}" if text else name
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Leaving
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def _flush() -> None:
+    """Put what was printed into the pipes, whatever state user code left the streams in."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:
+            # Closed, replaced by something odd, or nobody reads the pipe any more: there is no one to tell.
+            continue
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process now: handlers registered with atexit get a moment, threads get none."""
+    import atexit
+
+    def give_up() -> None:
+        time.sleep(_LEAVE_TIMEOUT)
+        os._exit(code)
+
+    try:
+        threading.Thread(target=give_up, daemon=True).start()
+        atexit._run_exitfuncs()
+    except BaseException:
+        # Too little memory for a thread, or a handler that failed: it was printed, and the worker leaves either way.
+        pass
+    _flush()
+    os._exit(code)
+
+
+def _complain(text: str) -> None:
+    try:
+        sys.stderr.write(f"evener worker: {text}\n")
+    except Exception:
+        return
+
+
+class _Malformed(BaseException):
+    """The node sent what the protocol forbids. User code that reads its context may meet it, and is not to catch it."""
+
+
+class _NodeGone(Exception):
+    """The node said BYE, or the stream has ended."""
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The connection
+# --------------------------------------------------------------------------------------------------------------------
+
+# Word, key, extension, number, nanoseconds and payload of a whole JOB.
+_Job = tuple[int, bytes, bytes, int, int, bytes]
+
+# The words of a JOB that comes in one frame. The loop takes those by itself.
+_WHOLE_JOBS = frozenset(
+    _word(_JOB, content, verb) for content in (_NOTHING, _JSON, _TEXT, _BYTES, _TYPED) for verb in (0, 1)
+)
+_JSON_JOB = _word(_JOB, _JSON)
+
+
+class _Link:
+    """The socket to the node, for everything that is not one whole JOB in one piece.
+
+    `backlog` holds what was read and not yet understood. The loop reads by itself only while it is empty.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.socket = connection
+        self.backlog = bytearray()
+        self.ended = False
+        self.unfinished: Optional[bytes] = None
+        self._current: Optional[bytes] = None
+        self._scanned = 0
+        self._process = os.getpid()
+        self._renew()
+        os.register_at_fork(after_in_child=self._forget)
+        # Sent when there may be no memory left to make a frame, so its bytes are ready.
+        extension = b'{"message":"the worker ran out of memory (MemoryError)"}'
+        self._memory_frame = bytearray(_frame(_word(_OUTCOME, 0, _FAIL), _NO_KEY, extension, b"", _MEMORY))
+        self._bye_frame = _frame(_word(_BYE), _NO_KEY)
+
+    def _renew(self) -> None:
+        self._lock = threading.Lock()
+        self._poll = select.poll()
+        self._poll.register(self.socket, select.POLLIN)
+
+    def _forget(self) -> None:
+        """In a process that user code forked: the socket is the worker's alone."""
+        self._lock = threading.Lock()
+        self.socket.close()
+
+    @property
+    def forked(self) -> bool:
+        """Whether this process is a fork of the worker, not the worker."""
+        return os.getpid() != self._process
+
+    # Reading
+
+    def next_job(self) -> _Job:
+        """Wait for the next JOB and return it whole.
+
+        Raises _NodeGone on BYE and at the end of the stream, and _Malformed.
+        """
+        while True:
+            word, key, number, left, extension, payload = self._next_frame()
+            kind = word & 0xFF
+            if kind == _JOB:
+                if word & 0x0100:
+                    whole = self._rest_of(word, key, payload)
+                    if whole is None:
+                        self.send(_failure(_CANCELLED), key, 0)
+                        continue
+                    word, payload = word & ~0x0100, whole
+                if word not in _WHOLE_JOBS or (payload and not word & 0xFF0000):
+                    raise _Malformed(f"a JOB with the word {word:#010x} and {len(payload)} bytes")
+                if self.backlog and self._cancel_waits(key):
+                    self.send(_failure(_CANCELLED), key, 0)
+                    continue
+                return word, key, extension, number, left, payload
+            if kind == _BYE:
+                raise _NodeGone
+            if kind != _CANCEL:
+                raise _Malformed(f"a frame of kind {kind}")
+            # A CANCEL that crossed the outcome on its way.
+
+    def _rest_of(self, word: int, key: bytes, first: bytes) -> Optional[bytes]:
+        """Gather the parts of a JOB; None if it was cancelled before the last."""
+        parts = [first]
+        self.unfinished = key
+        while True:
+            word, other, _, _, _, payload = self._next_frame()
+            kind = word & 0xFF
+            if kind == _PART and other == key and not word & 0xFF000000:
+                parts.append(payload)
+                if not word & 0x0100:
+                    break
+            elif kind == _CANCEL:
+                if other[:8] == key[:8]:
+                    return None
+            elif kind == _BYE:
+                raise _NodeGone
+            else:
+                raise _Malformed(f"a frame of kind {kind} between the parts of a JOB")
+        self.unfinished = None
+        return b"".join(parts)
+
+    def _next_frame(self) -> tuple[int, bytes, int, int, bytes, bytes]:
+        """Wait for one frame: word, key, number, nanoseconds, extension, payload."""
+        backlog = self.backlog
+        self._need(_HEADER_SIZE)
+        length, word, key, extension, number, zero, left = _HEADER.unpack_from(backlog)
+        if extension > length or extension > _EXTENSION_LIMIT or length - extension > _PART_LIMIT:
+            raise _Malformed(f"a frame of {length} bytes with an extension of {extension}")
+        if word & 0xFE00 or zero:
+            raise _Malformed(f"a frame with unknown flags: {word >> 8 & 0xFF:#04x}, reserved {zero:#x}")
+        end = _HEADER_SIZE + length
+        self._need(end)
+        middle = _HEADER_SIZE + extension
+        with memoryview(backlog) as view:
+            fields = bytes(view[_HEADER_SIZE:middle])
+            payload = bytes(view[middle:end])
+        del backlog[:end]
+        self._scanned = 0
+        return word, key, number, left, fields, payload
+
+    def _need(self, size: int) -> None:
+        backlog = self.backlog
+        while len(backlog) < size:
+            data = b"" if self.ended else self.socket.recv(max(65_536, size - len(backlog)))
+            if not data:
+                self.ended = True
+                raise _NodeGone
+            backlog += data
+
+    # Cancelling
+
+    def begin(self, key: bytes) -> Callable[[], bool]:
+        """Note the job at hand; return the function that says whether it was cancelled."""
+        self._current = key
+        return lambda: self._cancelled(key)
+
+    def finish(self) -> None:
+        """The job at hand is done: from now on only the loop reads, even if a thread still holds the job's context."""
+        with self._lock:
+            self._current = None
+
+    def _cancelled(self, key: bytes) -> bool:
+        with self._lock:
+            if self._current is not key:
+                return False
+            try:
+                if self._poll.poll(0):
+                    data = self.socket.recv(65_536, socket.MSG_DONTWAIT)
+                    if not data:
+                        self.ended = True
+                    self.backlog += data
+            except BlockingIOError:
+                return False
+            except OSError:
+                # A forked process has no socket; a broken connection means that nobody waits.
+                self.ended = not self.forked
+            return self.ended or self._cancel_waits(key)
+
+    def _cancel_waits(self, key: bytes) -> bool:
+        """Look for a CANCEL of this job in what was read."""
+        backlog = self.backlog
+        start = self._scanned
+        while len(backlog) - start >= _HEADER_SIZE:
+            length, word, other, _, _, _, _ = _HEADER.unpack_from(backlog, start)
+            if word & 0xFF == _CANCEL and other[:8] == key[:8]:
+                return True
+            if start + _HEADER_SIZE + length > len(backlog):
+                break
+            start += _HEADER_SIZE + length
+            self._scanned = start
+        return False
+
+    # Writing
+
+    def send(self, outcome: _Outcome, key: bytes, spent: int) -> None:
+        """Send an OUTCOME, its payload in parts if it is large."""
+        word, number, extension, payload = outcome
+        if len(payload) <= _PART_LIMIT:
+            self.socket.sendall(_frame(word, key, extension, payload, number, spent))
+            return
+        more = _MORE << 8
+        with memoryview(payload) as view:
+            self.socket.sendall(_frame(word | more, key, extension, view[:_PART_LIMIT], number, spent))
+            for start in range(_PART_LIMIT, len(view), _PART_LIMIT):
+                part = view[start : start + _PART_LIMIT]
+                last = start + len(part) == len(view)
+                self.socket.sendall(_frame(_word(_PART) | (0 if last else more), key, b"", part))
+
+    def send_memory(self, key: Optional[bytes], message: str) -> None:
+        """Say that memory ran out, and that the worker leaves."""
+        if key is not None:
+            frame: Union[bytes, bytearray] = self._memory_frame
+            self._memory_frame[8:20] = key
+            try:
+                if message:
+                    _, number, extension, _ = _failure(_MEMORY, message=message)
+                    frame = _frame(_word(_OUTCOME, 0, _FAIL), key, extension, b"", number)
+            except MemoryError:
+                frame = self._memory_frame
+            self.socket.sendall(frame)
+        self.socket.sendall(self._bye_frame)
+
+
+def _frame(
+    word: int,
+    key: bytes,
+    extension: bytes = b"",
+    payload: Union[bytes, memoryview] = b"",
+    number: int = 0,
+    nanoseconds: int = 0,
+) -> bytes:
+    header = _HEADER.pack(len(extension) + len(payload), word, key, len(extension), number, 0, nanoseconds)
+    return b"".join((header, extension, payload))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The loop
+# --------------------------------------------------------------------------------------------------------------------
+
+# Types that are neither an outcome nor text or bytes: their exact instances go to JSON without a further look.
+_PLAIN = frozenset((dict, list, tuple, int, float, bool, type(None)))
+
+
+def _serve(link: _Link, call: Callable[..., Any], wants_context: bool, name: str) -> int:
+    """Do jobs until the node ends it, and return the exit code.
+
+    Everything that a small job needs stands here in one piece: a call of one more function costs as much as decoding a
+    small value.
+    """
+    receive, send, backlog = link.socket.recv_into, link.socket.sendall, link.backlog
+    unpack, pack, clock = _HEADER.unpack_from, _HEADER.pack, time.perf_counter_ns
+    buffer = bytearray(65_536)
+    view = memoryview(buffer)
+    scan, encode, join, system, make_context = _scan, _encode, "".join, sys, Context._of_job
+    whole_jobs, json_job, plain, part_limit = _WHOLE_JOBS, _JSON_JOB, _PLAIN, _PART_LIMIT
+    next_json, next_text = _word(_OUTCOME, _JSON, _NEXT), _word(_OUTCOME, _TEXT, _NEXT)
+    next_bytes = _word(_OUTCOME, _BYTES, _NEXT)
+    key: Any
+    text: Any
+    result: Any
+    payload: Any
+    extension: Union[bytes, bytearray]
+    message = ""
+    try:
+        while True:
+            # What a job left must not stay in memory until the next one comes.
+            key = text = value = result = payload = fields = context = outcome = None
+            if backlog or link.ended:
+                word, key, extension, number, left, payload = link.next_job()
+            else:
+                size = receive(buffer)
+                length, word, key, middle, number, zero, left = unpack(buffer)
+                if size == length + 40 and word in whole_jobs and middle <= length and not zero:
+                    extension = buffer[40 : 40 + middle] if middle else b""
+                    payload = buffer[40 + middle : size]
+                else:
+                    key = None
+                    backlog += view[:size]
+                    link.ended = not size
+                    continue
+
+            # The value.
+            try:
+                if word == json_job:
+                    try:
+                        text = payload.decode()
+                        value, end = scan(text, 0)
+                        if end != len(text) and text[end:].strip(_JSON_SPACE):
+                            value = _decode_json(payload)
+                    except (StopIteration, ValueError, RecursionError):
+                        value = _decode_json(payload)
+                elif word >> 24:
+                    fields = _fields_of(extension)
+                    value = _request_from(fields.get("request"), bytes(payload))
+                else:
+                    value = _value_of(word, payload)
+                if wants_context:
+                    context = make_context(fields, extension, number, left, link.begin(key), name)
+            except _Undecodable as error:
+                link.send(_failure(_DECODE, detail=str(error)), key, 0)
+                continue
+
+            # The call.
+            began = clock()
+            try:
+                result = call(value) if context is None else call(value, context)
+                spent = clock() - began
+            except (MemoryError, _Malformed):
+                raise
+            except BaseException as error:
+                spent = clock() - began
+                if link.forked:
+                    _leave_fork(error)
+                outcome = _failure_of(error)
+            if context is not None:
+                link.finish()
+
+            # The outcome.
+            if outcome is None:
+                kind = type(result)
+                try:
+                    if kind in plain:
+                        word = next_json
+                        payload = join(encode(result, 0)).encode()
+                    elif kind is str:
+                        word = next_text
+                        payload = result.encode()
+                    elif kind is bytes:
+                        word = next_bytes
+                        payload = result
+                    else:
+                        outcome = _outcome_or_fault(result)
+                except (TypeError, ValueError, RecursionError):
+                    outcome = _outcome_or_fault(result)
+
+            # What the job printed must be in the pipes before its outcome is on its way.
+            try:
+                system.stdout.flush()
+                system.stderr.flush()
+            except Exception:
+                _flush()
+            if outcome is not None:
+                link.send(outcome, key, spent)
+            elif len(payload) > part_limit:
+                link.send((word, 0, b"", payload), key, spent)
+            else:
+                send(pack(len(payload), word, key, 0, 0, 0, spent) + payload)
+    except MemoryError as error:
+        message = _text_of(error)
+    except _NodeGone:
+        return 0
+    except _Malformed as error:
+        _complain(f"the node sent {error}")
+        return 2
+    except OSError as error:
+        if link.forked:
+            _leave_fork(None)
+        if not isinstance(error, ConnectionError):
+            _complain(f"the connection to the node broke: {error}")
+        return 0
+    # By now the traceback of the MemoryError is gone, and with it what the function held.
+    text = value = result = payload = fields = context = None
+    _flush()
+    link.send_memory(key or link.unfinished, message)
+    return 1
+
+
+def _fields_of(extension: Union[bytes, bytearray]) -> dict[str, Any]:
+    if not extension:
+        return {}
+    try:
+        text = extension.decode()
+        fields, end = _scan(text, 0)
+        if end != len(text):
+            fields = _DECODER.decode(text)
+    except StopIteration:
+        raise _Malformed("an extension that is not JSON") from None
+    except (ValueError, RecursionError) as error:
+        raise _Malformed(f"an extension that is not JSON: {error}") from None
+    if type(fields) is not dict:
+        raise _Malformed("an extension that is not an object")
+    return fields
+
+
+def _value_of(word: int, payload: Union[bytes, bytearray]) -> Any:
+    """Decode the value of a JOB by its content code."""
+    content = word >> 16 & 0xFF
+    if content == _NOTHING:
+        if payload:
+            raise _Malformed("a JOB without content that has a payload")
+        return None
+    if content == _JSON:
+        return _decode_json(payload)
+    if content == _TEXT:
+        return _decode_text(payload)
+    return bytes(payload)
+
+
+def _outcome_or_fault(result: Any) -> _Outcome:
+    """Make the outcome of a result, or the failure that says why it cannot travel."""
+    _markers.clear()
+    try:
+        return _outcome_of(result)
+    except _Unsendable as error:
+        if inspect.iscoroutine(result):
+            # Else Python warns that nobody awaited it, on top of the failure that says the same.
+            result.close()
+        return _failure(_ENCODE, detail=str(error), place=error.place)
+    except MemoryError:
+        raise
+    except Exception as error:
+        # The result's own code, such as a property of a class derived from Response.
+        return _failure(_ENCODE, detail=_one_line(error), place="result")
+
+
+def _leave_fork(error: Optional[BaseException]) -> NoReturn:
+    """End a process that user code forked and that came back out of the job: the outcome is not its to send."""
+    code = 1
+    if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
+        code = error.code or 0
+    elif error is not None:
+        _complain(f"a process forked by the job failed\n{_traceback_of(error)}")
+    else:
+        _complain("a process forked by the job came out of the job; end it with os._exit or sys.exit")
+    _flush()
+    os._exit(code)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Starting
+# --------------------------------------------------------------------------------------------------------------------
+
+
+class _CannotStart(Exception):
+    """The target is not what a worker can run; the message says why and what to do."""
+
+
+def _load(target: str, folder: str) -> tuple[Callable[..., Any], bool]:
+    """Import the target and warm it up; return what to call, and whether it takes a context."""
+    module_name, _, attribute = target.partition(":")
+    if not module_name or not attribute:
+        raise _CannotStart(f"{target!r} names no target; write MODULE:ATTRIBUTE, such as primes:compute")
+    try:
+        # Unlike importlib.import_module this leaves the import system's own frames out of tracebacks.
+        __import__(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (module_name == error.name or module_name.startswith(error.name + ".")):
+            raise
+        files = [name[:-3] for name in _names_in(folder) if name.endswith(".py")]
+        hint = _similar(module_name, files)
+        raise _CannotStart(f"{_one_line(error)} (looked in {folder} first{hint})") from error
+    module = sys.modules[module_name]
+    found: Any = module
+    for step in attribute.split("."):
+        if not hasattr(found, step):
+            raise _CannotStart(_missing(target, found, step))
+        found = getattr(found, step)
+    if isinstance(found, type):
+        return _made(target, found)
+    if not callable(found):
+        raise _CannotStart(f"{target} is a {_type_name(type(found))}; a target is a function or a class with __call__")
+    return found, _wants_context(target, found)
+
+
+def _names_in(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def _similar(name: str, names: Iterable[str]) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, names, 1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _missing(target: str, holder: Any, step: str) -> str:
+    names = [name for name in vars(holder) if not name.startswith("_")] if hasattr(holder, "__dict__") else []
+    hint = _similar(step, names)
+    if not hint:
+        offers = [name for name in names if callable(getattr(holder, name, None))]
+        hint = f"; it has {', '.join(sorted(offers)[:10])}" if offers else "; it defines no functions"
+    if isinstance(holder, ModuleType):
+        return f"{target}: module {holder.__name__} ({getattr(holder, '__file__', 'built in')}) has no {step!r}{hint}"
+    return f"{target}: {_type_name(type(holder))} has no {step!r}{hint}"
+
+
+def _made(target: str, kind: type) -> tuple[Callable[..., Any], bool]:
+    """Make the one instance of a stateful worker; this is its warm-up."""
+    if not any("__call__" in base.__dict__ for base in kind.__mro__):
+        raise _CannotStart(f"{target} is a class without __call__; give it a method __call__(self, value)")
+    try:
+        inspect.signature(kind).bind()
+    except TypeError as error:
+        raise _CannotStart(f"{target} is a class that needs arguments ({error}); it is made without any") from None
+    except ValueError:
+        # Some built-in classes have no signature; making an instance shows what they take.
+        pass
+    call = kind().__call__
+    return call, _wants_context(target, call)
+
+
+def _wants_context(target: str, function: Callable[..., Any]) -> bool:
+    """Say whether a target takes a second argument; raise _CannotStart if it takes none, or needs more."""
+    for found in (function, inspect.getattr_static(type(function), "__call__", None)):
+        if inspect.iscoroutinefunction(found):
+            raise _CannotStart(f"{target} is an async function, which a stage cannot run yet; use a plain def")
+        if inspect.isgeneratorfunction(found) or inspect.isasyncgenfunction(found):
+            raise _CannotStart(f"{target} is a generator function (it uses yield); return a list instead")
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return False
+    places: list[inspect.Parameter] = []
+    anything = False
+    for parameter in signature.parameters.values():
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            places.append(parameter)
+        elif parameter.kind is parameter.VAR_POSITIONAL:
+            anything = True
+        elif parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty:
+            raise _CannotStart(
+                f"{target}{signature} needs the keyword {parameter.name!r}; a target takes (value) or (value, ctx)"
+            )
+    needed = sum(parameter.default is parameter.empty for parameter in places)
+    if not places and not anything:
+        raise _CannotStart(f"{target}{signature} takes no argument; a target takes (value) or (value, ctx)")
+    if needed > 2:
+        raise _CannotStart(f"{target}{signature} needs {needed} arguments; a target takes (value) or (value, ctx)")
+    # A second argument with a default is the function's own business, unless it is called what a context is called.
+    return needed == 2 or (len(places) > 1 and places[1].name in ("ctx", "context"))
+
+
+def _ignore_interrupt(_number: int, _frame: object) -> None:
+    """Ctrl-C is for the node, which tells its workers. A handler, unlike SIG_IGN, is not passed on to subprocesses."""
+
+
+def _settle_process(folder: str) -> None:
+    """Give user code a tidy process: paths, arguments, signals and streams."""
+    if not sys.flags.isolated and not getattr(sys.flags, "safe_path", False):
+        # The folder of this file, which Python puts there.
+        del sys.path[0]
+    sys.path.insert(0, folder)
+    del sys.argv[1:]
+    signal.signal(signal.SIGINT, _ignore_interrupt)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None and hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True, write_through=True)
+
+
+def _connect() -> socket.socket:
+    connection = socket.socket(fileno=3)
+    connection.set_inheritable(False)
+    # The node may have left its own settings on the descriptor.
+    connection.setblocking(True)
+    return connection
+
+
+def _arguments(arguments: list[str]) -> tuple[str, str]:
+    """Return the target and the folder of modules."""
+    folder = ""
+    rest = []
+    words = iter(arguments)
+    for word in words:
+        if word == "--path":
+            folder = next(words, "")
+        elif word.startswith("--path="):
+            folder = word[len("--path=") :]
+        else:
+            rest.append(word)
+    if len(rest) != 1 or rest[0].startswith("-"):
+        raise ValueError("usage: python _worker.py MODULE:ATTRIBUTE [--path DIR]")
+    return rest[0], os.path.abspath(folder or ".")
+
+
+def _main(arguments: list[str]) -> NoReturn:
+    try:
+        target, folder = _arguments(arguments)
+        link = _Link(_connect())
+    except (OSError, ValueError) as error:
+        what = "" if isinstance(error, ValueError) else "descriptor 3 must be the socket to a node: "
+        _complain(f"{what}{error}")
+        _flush()
+        sys.exit(2)
+    try:
+        _settle_process(folder)
+        _offer_package()
+        call, wants_context = _load(target, folder)
+    except BaseException as error:
+        if link.forked:
+            _leave_fork(error)
+        if isinstance(error, _CannotStart):
+            _complain(f"cannot start: {error}")
+            text = " ".join(str(error).split())
+        else:
+            _complain(f"cannot start\n{_traceback_of(error)}")
+            text = _one_line(error)
+        _flush()
+        _send_once(link, _word(_BYE), {"error": _cut(text, _DETAIL_LIMIT)})
+        _leave(1)
+    _flush()
+    version = ".".join(map(str, sys.version_info[:3]))
+    runtime = f"{'python' if sys.implementation.name == 'cpython' else sys.implementation.name} {version}"
+    _send_once(link, _word(_READY), {"protocol": _PROTOCOL, "runtime": runtime, "context": wants_context})
+    try:
+        code = _serve(link, call, wants_context, target)
+    except OSError:
+        code = 1
+    _leave(code)
+
+
+def _send_once(link: _Link, word: int, fields: dict[str, Any]) -> None:
+    try:
+        link.socket.sendall(_frame(word, _NO_KEY, json.dumps(fields, ensure_ascii=False).encode()))
+    except OSError:
+        # The node is gone, which reading will show too.
+        return
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1:])
