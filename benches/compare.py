@@ -23,7 +23,7 @@ from harness import measure, prepare, processes, report, systems
 from harness.cases import CASES, MANY, OPEN_CONNECTIONS, WORKERS
 from harness.floor import Probe
 from harness.load import Load, LoadError, closed, open_loop
-from harness.measure import FULL, QUICK, Drive, interleave, say
+from harness.measure import FULL, QUICK, Drive, Machine, Quiet, interleave, say
 from harness.results import Measured, OpenLoop, Results
 from harness.stats import Series
 from harness.systems import ServerError, System
@@ -40,6 +40,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--stages", type=int, choices=(1, 3), action="append", help="only the cases of so many stages")
     parser.add_argument("--pairs", type=int, metavar="N", help="pairs of blocks per comparison")
     parser.add_argument("--seconds", type=int, metavar="N", help="length of a block")
+    parser.add_argument("--patience", type=int, metavar="S", help="wait so long, in all, for a busy machine")
     parser.add_argument("--write", type=Path, metavar="FILE.md", help="put the tables into this document")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything found, machine-readable")
     chosen = parser.parse_args()
@@ -79,17 +80,17 @@ def run(chosen: argparse.Namespace) -> Results:
     prepare.wrk()
     prepare.peer()
     tools = prepare.floor_tools()
-    effort = QUICK if chosen.quick else FULL
-    if chosen.pairs:
-        effort = dataclasses.replace(effort, pairs=chosen.pairs)
-    if chosen.seconds:
-        effort = dataclasses.replace(effort, block=chosen.seconds)
+    asked = {"pairs": chosen.pairs, "block": chosen.seconds, "patience": chosen.patience}
+    effort = dataclasses.replace(
+        QUICK if chosen.quick else FULL, **{name: value for name, value in asked.items() if value is not None}
+    )
     results = Results(chosen.quick, effort, prepare.versions(chosen.evener))
     with (
         tempfile.TemporaryDirectory(prefix="evener-bench-") as scratch,
         contextlib.closing(Probe()) as probe,
     ):
-        bench = Bench(chosen.evener, Path(scratch), probe, tools, results)
+        machine = Machine(probe, Quiet(effort.patience))
+        bench = Bench(chosen.evener, Path(scratch), machine, tools, results)
         for stages in chosen.stages or sorted({case.stages for case in CASES}):
             bench.group(stages)
         bench.limit()
@@ -100,10 +101,10 @@ class Bench:
     """One run: what it measures with, and where it puts what it finds."""
 
     def __init__(
-        self, binary: Path | None, scratch: Path, probe: Probe, tools: prepare.Tools | None, results: Results
+        self, binary: Path | None, scratch: Path, machine: Machine, tools: prepare.Tools | None, results: Results
     ) -> None:
         """Take everything that all groups need."""
-        self.binary, self.scratch, self.probe, self.tools, self.results = binary, scratch, probe, tools, results
+        self.binary, self.scratch, self.machine, self.tools, self.results = binary, scratch, machine, tools, results
         self.effort = results.effort
 
     def group(self, stages: int) -> None:
@@ -176,7 +177,7 @@ class Bench:
         self, first: System, second: System, drive: Drive, connections: int, pairs: int | None = None
     ) -> Series:
         effort = dataclasses.replace(self.effort, pairs=min(pairs or self.effort.pairs, self.effort.pairs))
-        return interleave(first, second, drive, self.probe, effort, connections)
+        return interleave(first, second, drive, self.machine, effort, connections)
 
 
 def _closed(connections: int, seconds: int) -> Drive:

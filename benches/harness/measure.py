@@ -12,7 +12,7 @@ from pathlib import Path
 from . import processes
 from .floor import Probe
 from .load import Load, LoadError, closed
-from .stats import Block, Pair, Series
+from .stats import STEADY, Block, Pair, Series
 from .systems import System
 
 PROCESSORS = os.cpu_count() or 1
@@ -23,17 +23,21 @@ Drive = Callable[[System, int], Load]
 
 @dataclass(frozen=True)
 class Effort:
-    """How long and how often. Seconds are whole, because wrk counts in those."""
+    """How long and how often, in seconds; those of blocks are whole, because wrk counts in such.
+
+    `patience` is how long a run waits, all in all, for a machine that is busy with something else.
+    """
 
     block: int = 4
     warm_up: int = 1
     pairs: int = 5
     floor: float = 0.2
     rest: float = 3.0
+    patience: float = 300.0
 
 
 FULL = Effort()
-QUICK = Effort(block=1, warm_up=0, pairs=2, floor=0.1, rest=1.0)
+QUICK = Effort(block=1, warm_up=0, pairs=2, floor=0.1, rest=1.0, patience=0.0)
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,31 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+class Quiet:
+    """Waits for moments in which nobody else uses the machine, as long as there is patience left."""
+
+    SAMPLE = 0.5
+
+    def __init__(self, patience: float) -> None:
+        """Take the seconds that may be waited in all."""
+        self._left = patience
+
+    def wait(self) -> None:
+        """Return when the machine is quiet, or when patience is at its end."""
+        waited = 0.0
+        while self._left > 0 and self._busy() > STEADY:
+            if not waited:
+                say("    waiting for the machine to be quiet")
+            time.sleep(self.SAMPLE)
+            waited += 2 * self.SAMPLE
+            self._left -= 2 * self.SAMPLE
+
+    def _busy(self) -> float:
+        before = processes.machine_busy()
+        time.sleep(self.SAMPLE)
+        return (processes.machine_busy() - before) / self.SAMPLE / PROCESSORS
+
+
 def block(system: System, drive: Drive, number: int) -> Block:
     """Load a system once and see what it cost."""
     before, busy, own = system.tree(), processes.machine_busy(), time.process_time()
@@ -66,20 +95,27 @@ def block(system: System, drive: Drive, number: int) -> Block:
     return Block(system.name, load, cost, foreign)
 
 
-def interleave(first: System, second: System, drive: Drive, probe: Probe, effort: Effort, warm: int = 32) -> Series:
-    """Measure A-B-B-A until enough pairs are kept, or twice as many were tried."""
+@dataclass(frozen=True)
+class Machine:
+    """What is watched of the machine itself."""
+
+    probe: Probe
+    quiet: Quiet
+
+
+def interleave(first: System, second: System, drive: Drive, machine: Machine, effort: Effort, warm: int) -> Series:
+    """Measure A-B-B-A until enough pairs are kept, or twice as many were tried; `warm` connections warm up."""
     series = Series(first.name, second.name, effort.pairs)
-    reading = probe.read(effort.floor)
     number = 0
     while not series.enough and number < 2 * effort.pairs:
+        machine.quiet.wait()
         ordered = (first, second) if number % 2 == 0 else (second, first)
-        blocks, floor = {}, [reading]
+        blocks, floor = {}, [machine.probe.read(effort.floor)]
         for system in ordered:
             if effort.warm_up:
                 closed(system.address, warm, effort.warm_up)
             blocks[id(system)] = block(system, drive, number)
-            floor.append(probe.read(effort.floor))
-        reading = floor[2]
+            floor.append(machine.probe.read(effort.floor))
         pair = Pair(blocks[id(first)], blocks[id(second)], (floor[0], floor[1], floor[2]))
         kept = series.add(pair)
         number += 1

@@ -16,8 +16,7 @@ impl Check {
         match load(&self.file.service) {
             Ok(loaded) => {
                 let service = &loaded.service;
-                let (stages, pipelines, routes) =
-                    (service.stages.len(), service.pipelines.len(), service.routes.len());
+                let (stages, pipelines, routes) = (service.stages.len(), service.pipelines.len(), service.routes.len());
                 println!(
                     "{}: service `{}` is good ({}, {}, {})",
                     self.file.service.display(),

@@ -27,7 +27,7 @@ pub(crate) fn start(format: Format) -> WorkerGuard {
     let filter = EnvFilter::try_from_env("EVENER_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let subscriber = tracing_subscriber::fmt().with_writer(writer).with_env_filter(filter).with_ansi(colours());
     match format {
-        Format::Text => subscriber.init(),
+        Format::Text => subscriber.with_target(false).init(),
         Format::Json => subscriber.json().flatten_event(true).init(),
     }
     guard

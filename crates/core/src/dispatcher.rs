@@ -207,7 +207,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
         }
         self.totals.accepted += 1;
         self.stages[stage.index()].queue.push_back(&mut self.jobs, job);
-        self.dispatch(now, stage);
+        self.hand_out(now, stage, false);
         Ok(key)
     }
 
@@ -245,11 +245,13 @@ impl<P: Clone, R> Dispatcher<P, R> {
                 self.decide(now, job, outcome);
             }
             Landing::Unwanted(timer) => {
-                timer.map(|timer| self.timers.clear(timer));
+                self.timers.clear(timer);
                 if out_of_memory {
+                    self.stages[stage.index()].lost += 1;
                     self.pools.leave(worker);
                 }
             }
+            Landing::Doomed => return true,
         }
         if !out_of_memory && self.pools.get(worker).is_some_and(|worker| worker.state == State::Leaving) {
             self.actions.push(Action::Retire { worker });
@@ -279,12 +281,13 @@ impl<P: Clone, R> Dispatcher<P, R> {
 
     /// The workers of a stage do not start, and `why`. If none is up, what waits there is answered, and new requests through
     /// it are refused until one is.
-    pub fn stage_broken(&mut self, now: Time, stage: StageId, why: &str) {
+    pub fn stage_broken(&mut self, _now: Time, stage: StageId, why: &str) {
         if self.pools.size(stage).0 > 0 {
             return;
         }
         self.stages[stage.index()].broken = Some(why.to_owned());
-        while let Some(job) = self.stages[stage.index()].queue.pop(&mut self.jobs, now) {
+        while let Some(job) = self.stages[stage.index()].queue.first() {
+            self.stages[stage.index()].queue.remove(&mut self.jobs, job);
             let problem = self.broken_problem(stage);
             self.give_up(job, problem);
         }
@@ -348,10 +351,15 @@ impl<P: Clone, R> Dispatcher<P, R> {
         Problem::new(Code::StageBroken, format!("the workers of stage `{name}` do not start")).in_stage(stage)
     }
 
-    /// Hands out jobs of a stage for as long as there are jobs and idle workers.
+    /// A worker of a stage may have become idle: it gets a job that waits.
     fn dispatch(&mut self, now: Time, stage: StageId) {
+        self.hand_out(now, stage, true);
+    }
+
+    /// Hands out jobs of a stage for as long as there are jobs and idle workers.
+    fn hand_out(&mut self, now: Time, stage: StageId, waited: bool) {
         while self.pools.has_idle(stage) {
-            let Some(key) = self.stages[stage.index()].queue.pop(&mut self.jobs, now) else { return };
+            let Some(key) = self.stages[stage.index()].queue.pop(&mut self.jobs, now, waited) else { return };
             let (Some(worker), Some(job)) = (self.pools.take_idle(stage), self.jobs.get_mut(key)) else { return };
             let Some(Waiting { request, .. }) = self.requests.get(job.request) else { return };
             job.attempt += 1;

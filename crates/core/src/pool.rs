@@ -73,8 +73,10 @@ impl Patience {
 pub(crate) enum Landing {
     /// The job waits for it; clear the timer.
     Awaited(TimerKey<Due>),
-    /// The job has gone another way; clear the timer if there is one.
-    Unwanted(Option<TimerKey<Due>>),
+    /// The job has gone another way; clear the timer.
+    Unwanted(TimerKey<Due>),
+    /// The job has gone another way, and the worker was sent a signal: it stays on its way out.
+    Doomed,
     /// The worker does not hold that job, or held it under another attempt.
     Stale,
 }
@@ -165,10 +167,10 @@ impl Pools {
         let Some(worker) = self.workers.get_mut(key) else { return Landing::Stale };
         let landing = match worker.state {
             State::Busy(held, timer) if held == flight => Landing::Awaited(timer),
-            State::Told(held, Patience::Terminated(_) | Patience::Killed) if held == flight => {
-                return Landing::Unwanted(None);
+            State::Told(held, Patience::UntilTimeout(timer) | Patience::Grace(timer)) if held == flight => {
+                Landing::Unwanted(timer)
             }
-            State::Told(held, patience) if held == flight => Landing::Unwanted(patience.timer()),
+            State::Told(held, _) if held == flight => return Landing::Doomed,
             State::Idle | State::Busy(..) | State::Told(..) | State::Leaving => return Landing::Stale,
         };
         worker.done += 1;

@@ -48,11 +48,11 @@ impl Queue {
         self.len += 1;
     }
 
-    /// The job whose turn it is.
-    pub(crate) fn pop<P>(&mut self, jobs: &mut Jobs<P>, now: Time) -> Option<JobKey> {
+    /// The job whose turn it is. `waited` is false if it has come just now, to a worker that was idle.
+    pub(crate) fn pop<P>(&mut self, jobs: &mut Jobs<P>, now: Time, waited: bool) -> Option<JobKey> {
         let key = self.head?;
         self.remove(jobs, key);
-        self.drain.departed(now);
+        self.drain.departed(now, waited);
         Some(key)
     }
 
@@ -103,7 +103,8 @@ fn link<P>(jobs: &mut Jobs<P>, key: JobKey, ends: impl FnOnce(Option<JobKey>, Op
     }
 }
 
-/// How quickly a queue empties: a moving average of the gap between departures.
+/// How quickly a queue empties: a moving average of the gap between departures. A gap counts only if a job waited at its
+/// end, for then all workers were busy throughout; otherwise it says how seldom jobs come.
 #[derive(Debug, Default)]
 struct DrainRate {
     last: Option<Time>,
@@ -111,9 +112,9 @@ struct DrainRate {
 }
 
 impl DrainRate {
-    fn departed(&mut self, now: Time) {
-        if let Some(last) = self.last {
-            let gap = now.since(last).as_nanos().min(u128::from(u32::MAX)) as u64;
+    fn departed(&mut self, now: Time, waited: bool) {
+        if let Some(last) = self.last.filter(|_| waited) {
+            let gap = u64::try_from(now.since(last).as_nanos()).unwrap_or(u64::MAX);
             self.average_nanos = match self.average_nanos {
                 0 => gap,
                 average => average - average / 8 + gap / 8,

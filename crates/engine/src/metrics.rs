@@ -13,6 +13,14 @@ use prometheus_client::registry::{Registry, Unit};
 
 type Labels = Vec<(&'static str, String)>;
 
+/// How much one worker has done.
+pub(crate) struct WorkerCount {
+    pub(crate) stage: StageId,
+    /// Its number in its pool.
+    pub(crate) index: u32,
+    pub(crate) done: u64,
+}
+
 /// Counters and histograms that go up as things happen. What can be read off the core is read when asked.
 pub(crate) struct Metrics {
     registry: Registry,
@@ -83,10 +91,16 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn render(&self, topology: &Topology, counts: &[StageCounts], budget: &Budget) -> String {
+    pub(crate) fn render(
+        &self,
+        topology: &Topology,
+        stages: &[StageCounts],
+        workers: &[WorkerCount],
+        budget: &Budget,
+    ) -> String {
         let mut out = String::new();
         let all = text::encode_registry(&mut out, &self.registry)
-            .and_then(|()| text::encode_registry(&mut out, &now(topology, counts, budget)))
+            .and_then(|()| text::encode_registry(&mut out, &now(topology, stages, workers, budget)))
             .and_then(|()| text::encode_eof(&mut out));
         if let Err(error) = all {
             tracing::error!(%error, "the metrics could not be written");
@@ -96,7 +110,7 @@ impl Metrics {
 }
 
 /// What can be read off the core at this moment.
-fn now(topology: &Topology, counts: &[StageCounts], budget: &Budget) -> Registry {
+fn now(topology: &Topology, counts: &[StageCounts], workers: &[WorkerCount], budget: &Budget) -> Registry {
     let mut registry = Registry::with_prefix("evener");
     let mut gauge = |name: &str, help: &str, read: &dyn Fn(&StageCounts) -> usize| {
         let family = Family::<Labels, Gauge>::default();
@@ -122,6 +136,13 @@ fn now(topology: &Topology, counts: &[StageCounts], budget: &Budget) -> Registry
     counter("jobs_failed", "Jobs that ended without one", &|counts| counts.failed);
     counter("jobs_retried", "Tries that were followed by another", &|counts| counts.retried);
     counter("workers_lost", "Workers that died", &|counts| counts.lost);
+    let jobs = Family::<Labels, Counter>::default();
+    for worker in workers {
+        let stage = topology.stage(worker.stage).name.clone();
+        let labels = vec![("stage", stage), ("worker", worker.index.to_string())];
+        jobs.get_or_create_owned(&labels).inc_by(worker.done);
+    }
+    registry.register("worker_jobs", "Jobs of the worker that is up in each place", jobs);
     let held = Gauge::<i64>::default();
     held.set(i64::try_from(budget.used()).unwrap_or(i64::MAX));
     registry.register_with_unit("payload", "Payload held in memory", Unit::Bytes, held);

@@ -13,14 +13,13 @@ use evener_core::{
 };
 use evener_doors::{Answered, Health, Node as Door, Origin, Parcel, StageHealth, Ticket};
 use evener_protocol::{JobHead, Ready};
-use evener_supervisor::Certificate;
 use evener_supervisor::output::{Stream, printable};
-use evener_supervisor::slot::{Events, Landed, Line, Place};
+use evener_supervisor::slot::{Events, Gone, Landed, Line, Place};
 use tokio::sync::{Notify, oneshot, watch};
 
 use crate::clock::Clock;
 use crate::extension;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, WorkerCount};
 
 /// What the node keeps with each request.
 #[derive(Debug)]
@@ -35,6 +34,7 @@ struct Seat {
     line: Arc<Line>,
     context: bool,
     stage: StageId,
+    index: u32,
 }
 
 struct State {
@@ -147,7 +147,18 @@ impl Node {
         dispatcher.take_actions(actions);
         for action in actions.drain(..) {
             match action {
-                Action::Run { worker, job, attempt, tries, id, request, request_id, from_client, deadline, payload } => {
+                Action::Run {
+                    worker,
+                    job,
+                    attempt,
+                    tries,
+                    id,
+                    request,
+                    request_id,
+                    from_client,
+                    deadline,
+                    payload,
+                } => {
                     let Some(seat) = seats.get(&worker) else { continue };
                     let waiter = dispatcher.reply(request);
                     let is_request = from_client && waiter.is_some_and(|waiter| waiter.as_request);
@@ -317,11 +328,16 @@ impl Door for Node {
     }
 
     fn metrics(&self) -> String {
-        let counts: Vec<_> = {
-            let state = self.state();
-            (0..self.topology.stages().len() as u32).map(|stage| state.dispatcher.counts(StageId(stage))).collect()
-        };
-        self.metrics.render(&self.topology, &counts, &self.budget)
+        let state = self.state();
+        let stages = (0..self.topology.stages().len() as u32).map(|stage| state.dispatcher.counts(StageId(stage)));
+        let workers = state.seats.iter().map(|(worker, seat)| WorkerCount {
+            stage: seat.stage,
+            index: seat.index,
+            done: state.dispatcher.worker_done(*worker).unwrap_or(0),
+        });
+        let (stages, workers) = (stages.collect::<Vec<_>>(), workers.collect::<Vec<_>>());
+        drop(state);
+        self.metrics.render(&self.topology, &stages, &workers, &self.budget)
     }
 }
 
@@ -333,7 +349,7 @@ impl Events for Node {
             let mut state = self.state();
             let now = self.clock.now();
             let worker = state.dispatcher.worker_ready(now, *stage);
-            state.seats.insert(worker, Seat { line, context: ready.context, stage: *stage });
+            state.seats.insert(worker, Seat { line, context: ready.context, stage: *stage, index: *index });
             self.carry_out(&mut state, now);
             worker
         };
@@ -357,11 +373,18 @@ impl Events for Node {
         fresh
     }
 
-    fn lost(&self, place: &Place, worker: WorkerKey, cause: String, certificate: &Certificate) {
+    fn lost(&self, place: &Place, worker: WorkerKey, gone: Gone<'_>) {
+        let Gone { cause, asked, certificate } = gone;
         let mut state = self.state();
         let job = state.dispatcher.worker_job(worker).map(tracing::field::display);
+        let (stage, index, pid) = (&*place.name, place.index, certificate.pid);
         let died = certificate.to_string();
-        tracing::warn!(stage = %place.name, worker = place.index, pid = certificate.pid, job, %cause, died, "worker gone");
+        if asked {
+            tracing::debug!(stage, worker = index, pid, died, "worker left");
+        } else {
+            let stderr = certificate.stderr_tail.join(" | ");
+            tracing::warn!(stage, worker = index, pid, job, %cause, died, stderr = %printable(&stderr), "worker died");
+        }
         let now = self.clock.now();
         state.seats.remove(&worker);
         state.dispatcher.worker_lost(now, worker, Loss { cause, certificate: died });

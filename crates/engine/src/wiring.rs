@@ -22,9 +22,10 @@ const PYTHON_RUNTIME: &str = include_str!("../../../python/src/evener/_worker.py
 
 pub(crate) fn topology(service: &Service) -> Topology {
     let stages = service.stages.iter().map(|stage| rules(stage, service)).collect();
-    let pipelines = service.pipelines.iter().map(|pipeline| {
-        (pipeline.name.clone(), pipeline.stages.iter().map(|stage| StageId(*stage as u32)).collect())
-    });
+    let pipelines = service
+        .pipelines
+        .iter()
+        .map(|pipeline| (pipeline.name.clone(), pipeline.stages.iter().map(|stage| StageId(*stage as u32)).collect()));
     Topology::new(stages, pipelines.collect(), service.limits.max_hops)
 }
 
@@ -60,9 +61,10 @@ fn route(route: &config::Route, service: &Service) -> Route {
     Route {
         path: route.path.clone(),
         // The reader of the service file has made sure that they are methods.
-        methods: route.methods.as_ref().map(|methods| {
-            methods.iter().filter_map(|method| Method::from_bytes(method.as_bytes()).ok()).collect()
-        }),
+        methods: route
+            .methods
+            .as_ref()
+            .map(|methods| methods.iter().filter_map(|method| Method::from_bytes(method.as_bytes()).ok()).collect()),
         target: match route.target {
             config::Target::Stage(stage) => Path::Stage(StageId(stage as u32)),
             config::Target::Pipeline(pipeline) => Path::Pipeline(pipeline as u32),

@@ -43,14 +43,25 @@ pub trait Events: Send + Sync + 'static {
     /// A worker brings an outcome. False if it is stale, which an honest worker never is: it is replaced.
     fn outcome(&self, worker: WorkerKey, landed: Landed) -> bool;
 
-    /// A worker that was ready is gone. `cause` is the short of it, for clients: "was killed by SIGKILL".
-    fn lost(&self, place: &Place, worker: WorkerKey, cause: String, certificate: &Certificate);
+    /// A worker that was ready is gone.
+    fn lost(&self, place: &Place, worker: WorkerKey, gone: Gone<'_>);
 
     /// A worker did not start, and `why`. `broken` if that was so several times in a row. The next start comes after `wait`.
     fn start_failed(&self, place: &Place, why: &str, broken: bool, wait: Duration);
 
     /// A worker wrote a line. `worker` is `None` before it is ready.
     fn output(&self, place: &Place, pid: u32, worker: Option<WorkerKey>, stream: Stream, line: &str);
+}
+
+/// How a worker that was ready went.
+#[derive(Debug)]
+pub struct Gone<'a> {
+    /// The short of it, for clients: "was killed by SIGKILL".
+    pub cause: String,
+    /// Whether the node had let it go.
+    pub asked: bool,
+    /// The long of it, for the log.
+    pub certificate: &'a Certificate,
 }
 
 /// What a worker made of a job.

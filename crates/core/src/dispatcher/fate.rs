@@ -24,24 +24,21 @@ impl<P: Clone, R> Dispatcher<P, R> {
         let stage = job.stage;
         match outcome {
             Outcome::Next(value) => {
-                self.done(key, stage);
+                self.done(stage);
                 self.advance(now, key, value);
             }
             Outcome::Respond(reply) => {
-                self.done(key, stage);
+                self.done(stage);
                 if let Some(job) = self.jobs.remove(key) {
                     self.finish(job.request, Ok(Answer::Reply(reply)));
                 }
             }
-            Outcome::Goto { target, value } => {
-                self.done(key, stage);
-                self.goto(now, key, &target, value);
-            }
+            Outcome::Goto { target, value } => self.goto(now, key, &target, value),
             Outcome::Fail(failure) => self.failed(now, key, failure),
         }
     }
 
-    fn done(&mut self, _job: JobKey, stage: StageId) {
+    fn done(&mut self, stage: StageId) {
         self.stages[stage.index()].done += 1;
     }
 
@@ -92,6 +89,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
         }
         let stage = self.topology.path(request.path)[request.cursor as usize];
         self.jobs.remove(key);
+        self.done(from);
         self.enter(now, request_key, stage, value);
     }
 
@@ -116,7 +114,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
             return self.give_up(key, problem);
         }
         self.stages[stage.index()].queue.push_back(&mut self.jobs, key);
-        self.dispatch(now, stage);
+        self.hand_out(now, stage, false);
     }
 
     fn failed(&mut self, now: Time, key: JobKey, failure: Failure) {
@@ -238,7 +236,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
             return self.give_up(key, problem);
         }
         self.stages[stage.index()].queue.push_front(&mut self.jobs, key);
-        self.dispatch(now, stage);
+        self.hand_out(now, stage, false);
     }
 
     /// A job that is in nobody's hands ends without a value, and its request with `problem`.

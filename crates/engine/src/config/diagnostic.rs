@@ -10,6 +10,9 @@ use super::source::{Source, Span};
 /// The most diagnostics that one rendering shows; the count at its end covers the rest.
 const SHOWN: usize = 200;
 
+/// The longest piece of text that is shown, in bytes.
+const LONGEST_PIECE: usize = 16 << 10;
+
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Severity {
@@ -152,39 +155,53 @@ impl Report {
             Severity::Warning => Level::WARNING,
         };
         let title = level.primary_title(&*one.message).id(one.code);
-        let group = match one.span {
-            Some(span) => title.element(self.snippet(one, span)),
-            None => title.element(Origin::path(&*self.source.name)),
-        };
+        let mut group = title.elements(Vec::<Origin<'_>>::new());
+        match one.span {
+            None => group = group.element(Origin::path(&*self.source.name)),
+            Some(primary) => {
+                let mut marks = vec![(primary, AnnotationKind::Primary, &*one.label)];
+                let others = one.secondary.iter();
+                marks.extend(others.map(|(s, label)| (*s, AnnotationKind::Context, &**label)));
+                group = self.show(group, &marks);
+            }
+        }
         match &one.hint {
             Some(hint) => group.element(Level::HELP.message(&**hint)),
             None => group,
         }
     }
 
-    /// The lines from the first place to the last; those between are folded by the renderer.
-    fn snippet<'a>(
-        &'a self,
-        one: &'a Diagnostic,
-        span: Span,
-    ) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
-        let spans = || one.secondary.iter().map(|(span, _)| *span).chain([span]);
-        let from = self.source.lines(spans().min_by_key(|s| s.start).unwrap_or(span)).start;
-        let to = self.source.lines(spans().max_by_key(|s| s.end).unwrap_or(span)).end;
-        let inside = |span: Span| (span.start - from)..(span.end - from);
-        let mut primary = AnnotationKind::Primary.span(inside(span));
-        if !one.label.is_empty() {
-            primary = primary.label(&*one.label);
+    /// All marks in one piece of the text, whose untouched lines the renderer folds. Marks that are far
+    /// from each other get a piece each, and one in an endless line is named only.
+    fn show<'a>(&'a self, group: Group<'a>, marks: &[Mark<'a>]) -> Group<'a> {
+        let lines = marks.iter().map(|(span, ..)| self.source.lines(*span));
+        let from = lines.clone().map(|span| span.start).min().unwrap_or(0);
+        let to = lines.map(|span| span.end).max().unwrap_or(0);
+        if to - from > LONGEST_PIECE {
+            return match marks {
+                [(span, ..)] => {
+                    let (line, column) = self.source.position(span.start);
+                    let origin = Origin::path(&*self.source.name);
+                    group.element(origin.line(line).char_column(column))
+                }
+                marks => marks.chunks(1).fold(group, |group, mark| self.show(group, mark)),
+            };
         }
-        Snippet::source(&self.source.text[from..to])
-            .line_start(self.source.position(from).0)
-            .path(&*self.source.name)
-            .annotation(primary)
-            .annotations(one.secondary.iter().map(|(span, label)| {
-                AnnotationKind::Context.span(inside(*span)).label(&**label)
-            }))
+        let annotations = marks.iter().map(|(span, kind, label)| {
+            let annotation = kind.span((span.start - from)..(span.end - from));
+            if label.is_empty() { annotation } else { annotation.label(*label) }
+        });
+        group.element(
+            Snippet::source(&self.source.text[from..to])
+                .line_start(self.source.position(from).0)
+                .path(&*self.source.name)
+                .annotations(annotations),
+        )
     }
 }
+
+/// A place, its rank, and what is written under it.
+type Mark<'a> = (Span, AnnotationKind, &'a str);
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

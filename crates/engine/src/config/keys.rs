@@ -55,7 +55,10 @@ pub(crate) enum Shape {
     RoutePath,
     Duration,
     Size,
-    Number { least: u64, most: u64 },
+    Number {
+        least: u64,
+        most: u64,
+    },
     Bool,
     Choice(&'static [&'static str]),
     /// A list with at least so many items.
@@ -118,12 +121,27 @@ pub(crate) static SERVICE: Table = Table {
     keys: &[
         key("service", Shape::Name, "The name of the service.").required(),
         key("listen", Shape::Mapping(&LISTEN), "Where the node listens."),
-        key("stages", Shape::Named(&Shape::Mapping(&STAGE)), "The stages, by name. Each has its own queue and its own workers.").required(),
-        key("pipelines", Shape::Named(&Shape::List(1, &Shape::Reference)), "Named paths through stages: lists of stages, or of other pipelines, whose steps are taken in."),
-        key("routes", Shape::List(0, &Shape::Mapping(&ROUTE)), "The HTTP routes, each of them a way into a stage or a pipeline."),
+        key(
+            "stages",
+            Shape::Named(&Shape::Mapping(&STAGE)),
+            "The stages, by name. Each has its own queue and its own workers.",
+        )
+        .required(),
+        key(
+            "pipelines",
+            Shape::Named(&Shape::List(1, &Shape::Reference)),
+            "Named paths through stages: lists of stages, or of other pipelines, whose steps are taken in.",
+        ),
+        key(
+            "routes",
+            Shape::List(0, &Shape::Mapping(&ROUTE)),
+            "The HTTP routes, each of them a way into a stage or a pipeline.",
+        ),
         key("limits", Shape::Mapping(&LIMITS), "What bounds the node as a whole."),
-        key("drain", Shape::Duration, "How long running work may take to finish once the node is told to stop.").or(Default::Duration(defaults::DRAIN)),
-        key("debug", Shape::Bool, "Whether answers to clients carry messages, tracebacks and death certificates.").or(Default::Bool(false)),
+        key("drain", Shape::Duration, "How long running work may take to finish once the node is told to stop.")
+            .or(Default::Duration(defaults::DRAIN)),
+        key("debug", Shape::Bool, "Whether answers to clients carry messages, tracebacks and death certificates.")
+            .or(Default::Bool(false)),
     ],
     later: &["include", "triggers", "functions", "tests", "store"],
     instead: &[("name", "service", "the name of the service is the value of `service`")],
@@ -132,8 +150,13 @@ pub(crate) static SERVICE: Table = Table {
 pub(crate) static LISTEN: Table = Table {
     what: "`listen`",
     keys: &[
-        key("http", LISTENER_SHAPE, "Where the routes are served. Port 0 picks a free one.").or(Default::Text(defaults::HTTP_ADDRESS)),
-        key("api", LISTENER_SHAPE, "Where Evener's own API is served. Without it, the API has a Unix socket only. An address that others can reach needs `tls`, or `insecure: true`."),
+        key("http", LISTENER_SHAPE, "Where the routes are served. Port 0 picks a free one.")
+            .or(Default::Text(defaults::HTTP_ADDRESS)),
+        key(
+            "api",
+            LISTENER_SHAPE,
+            "Where Evener's own API is served. Without it, the API has a Unix socket only. An address that others can reach needs `tls`, or `insecure: true`.",
+        ),
     ],
     later: &["zmq"],
     instead: &[],
@@ -191,13 +214,19 @@ pub(crate) static STAGE: Table = Table {
 pub(crate) static ROUTE: Table = Table {
     what: "a route",
     keys: &[
-        key("path", Shape::RoutePath, "The path. `{name}` takes one segment, `{*name}` at the end takes the rest.").required(),
+        key("path", Shape::RoutePath, "The path. `{name}` takes one segment, `{*name}` at the end takes the rest.")
+            .required(),
         key("methods", Shape::List(1, &Shape::Text), "The methods, in upper case. Without it, any."),
         key("pipeline", Shape::Reference, "The pipeline or stage that its requests go to.").required(),
         key("timeout", Shape::Duration, "How long a client waits.").or(Default::Duration(defaults::ROUTE_TIMEOUT)),
         key("fallback", Shape::Anything, "What to answer instead of some failures."),
-        key("fallback_on", Shape::List(1, &Shape::Choice(FALLBACK_ON)), "Which failures the fallback covers.").or(Default::Words(&["timeout"])),
-        key("input", Shape::Choice(INPUT), "What the first stage sees. Without it, the request for GET, HEAD and DELETE, else the body."),
+        key("fallback_on", Shape::List(1, &Shape::Choice(FALLBACK_ON)), "Which failures the fallback covers.")
+            .or(Default::Words(&["timeout"])),
+        key(
+            "input",
+            Shape::Choice(INPUT),
+            "What the first stage sees. Without it, the request for GET, HEAD and DELETE, else the body.",
+        ),
         key("decode", Shape::Choice(DECODE), "How the body is decoded. Without it, as its content type says."),
         key("body", Shape::Size, "The largest body. Without it, `limits.body`."),
     ],
@@ -212,14 +241,22 @@ pub(crate) static LIMITS: Table = Table {
     what: "`limits`",
     keys: &[
         key("body", Shape::Size, "The largest request body.").or(Default::Size(defaults::BODY)),
-        key("queue", Shape::Number { least: 1, most: MOST }, "The most jobs that may wait in one stage.").or(Default::Number(defaults::QUEUE as u64)),
-        key("memory", Shape::Size, "The most bytes of bodies and values held at once.").or(Default::Size(defaults::MEMORY)),
-        key("connections", Shape::Number { least: 1, most: MOST }, "The most client connections at once.").or(Default::Number(defaults::CONNECTIONS as u64)),
-        key("max_hops", Shape::Number { least: 0, most: MOST }, "The most gotos one request may take.").or(Default::Number(defaults::MAX_HOPS as u64)),
-        key("headers", Shape::Size, "The most bytes that the headers of one request may have together.").or(Default::Size(defaults::HEADERS)),
-        key("header_timeout", Shape::Duration, "How long a client may take to send its headers.").or(Default::Duration(defaults::HEADER_TIMEOUT)),
-        key("body_timeout", Shape::Duration, "How long a client may pause between two pieces of a body.").or(Default::Duration(defaults::BODY_TIMEOUT)),
-        key("idle_timeout", Shape::Duration, "How long a kept connection may stay without a request.").or(Default::Duration(defaults::IDLE_TIMEOUT)),
+        key("queue", Shape::Number { least: 1, most: MOST }, "The most jobs that may wait in one stage.")
+            .or(Default::Number(defaults::QUEUE as u64)),
+        key("memory", Shape::Size, "The most bytes of bodies and values held at once.")
+            .or(Default::Size(defaults::MEMORY)),
+        key("connections", Shape::Number { least: 1, most: MOST }, "The most client connections at once.")
+            .or(Default::Number(defaults::CONNECTIONS as u64)),
+        key("max_hops", Shape::Number { least: 0, most: MOST }, "The most gotos one request may take.")
+            .or(Default::Number(defaults::MAX_HOPS as u64)),
+        key("headers", Shape::Size, "The most bytes that the headers of one request may have together.")
+            .or(Default::Size(defaults::HEADERS)),
+        key("header_timeout", Shape::Duration, "How long a client may take to send its headers.")
+            .or(Default::Duration(defaults::HEADER_TIMEOUT)),
+        key("body_timeout", Shape::Duration, "How long a client may pause between two pieces of a body.")
+            .or(Default::Duration(defaults::BODY_TIMEOUT)),
+        key("idle_timeout", Shape::Duration, "How long a kept connection may stay without a request.")
+            .or(Default::Duration(defaults::IDLE_TIMEOUT)),
     ],
     later: &[],
     instead: &[],

@@ -21,8 +21,8 @@ use std::path::{Path, PathBuf};
 pub use diagnostic::{Diagnostic, Report, Severity};
 pub use schema::schema;
 pub use service::{
-    Decode, FallbackOn, Input, Limits, Listen, Listener, OnCancel, Pipeline, PythonTarget, RetryOn,
-    Route, Service, Stage, Target, Tls, Workers,
+    Decode, FallbackOn, Input, Limits, Listen, Listener, OnCancel, Pipeline, PythonTarget, RetryOn, Route, Service,
+    Stage, Target, Tls, Workers,
 };
 pub use source::Span;
 
@@ -77,12 +77,7 @@ fn read(path: &Path) -> std::io::Result<Vec<u8>> {
 
 /// Reads a service from a text. `name` is the file name for messages; relative paths start in `folder`
 /// (an empty one is the working directory).
-pub fn parse(
-    name: &str,
-    text: &str,
-    folder: &Path,
-    env: &dyn Fn(&str) -> Option<String>,
-) -> Result<Loaded, Report> {
+pub fn parse(name: &str, text: &str, folder: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Report> {
     let source = Source::new(name, text);
     if text.len() > LARGEST_FILE {
         let message = format!("the file is larger than {}", walk::units::show_size(LARGEST_FILE as u64));

@@ -54,8 +54,7 @@ fn definitions() -> Value {
 
 fn mapping(table: &Table) -> Map<String, Value> {
     let required: Vec<_> = table.keys.iter().filter(|key| key.required).map(|k| k.name).collect();
-    let properties: Map<_, _> =
-        table.keys.iter().map(|key| (key.name.into(), property(key))).collect();
+    let properties: Map<_, _> = table.keys.iter().map(|key| (key.name.into(), property(key))).collect();
     let mut schema = Map::new();
     schema.insert("type".into(), json!("object"));
     schema.insert("properties".into(), Value::Object(properties));

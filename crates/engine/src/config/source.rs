@@ -49,6 +49,7 @@ impl Source {
         let start = text.get(..span.start).and_then(|t| t.rfind('\n')).map_or(0, |at| at + 1);
         let last = span.end.max(span.start + 1) - 1;
         let end = text.get(last..).and_then(|t| t.find('\n')).map_or(text.len(), |at| last + at);
-        Span::new(start, end)
+        let carriage = text.get(start..end).is_some_and(|line| line.ends_with('\r'));
+        Span::new(start, end - usize::from(carriage && end > span.end))
     }
 }

@@ -14,7 +14,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{oneshot, watch};
 
 use super::line::{Line, Order};
-use super::{Events, Landed, Plan};
+use super::{Events, Gone, Landed, Plan};
 use crate::certificate::{Certificate, Evidence, How, OomKills};
 use crate::output::{Capture, Stream, Tail};
 use crate::warden::{Exit, Process, ProcessId, Signal, Target, Warden};
@@ -81,6 +81,8 @@ pub(super) struct Life<E> {
     exited: Option<Exit>,
     worker: Option<WorkerKey>,
     tail: Tail,
+    /// Whether it was asked to go.
+    asked: bool,
     born: Instant,
     evidence: Evidence,
     oom_kills: OomKills,
@@ -108,6 +110,7 @@ impl<E: Events> Life<E> {
             exited: None,
             worker: None,
             tail: Tail::default(),
+            asked: false,
             born: Instant::now(),
             evidence: Evidence::default(),
             oom_kills,
@@ -162,6 +165,7 @@ impl<E: Events> Life<E> {
 
     /// Lets the worker go in peace: it is told, then asked, then killed.
     pub(super) async fn let_go(&mut self) {
+        self.asked = true;
         self.line.outbox().bye();
         for (patience, signal) in [(self.plan.grace, Stop::Terminate), (TERM_TO_KILL, Stop::Kill)] {
             if tokio::time::timeout(patience, self.until_gone()).await.is_ok() {
@@ -293,7 +297,8 @@ impl<E: Events> Life<E> {
             Trouble::TooLate => format!("was not ready within {:?}", self.plan.start_timeout),
         };
         if let Some(worker) = self.worker {
-            self.events.lost(&self.plan.place, worker, why.clone(), &certificate);
+            let gone = Gone { cause: why.clone(), asked: self.asked, certificate: &certificate };
+            self.events.lost(&self.plan.place, worker, gone);
         }
         why
     }

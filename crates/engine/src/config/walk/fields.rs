@@ -1,7 +1,7 @@
 //! A mapping with known keys, read key by key.
 
 use super::Walk;
-use super::nearest::nearest;
+use super::nearest::{ENOUGH, nearest};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::keys::Table;
 use crate::config::source::Span;
@@ -38,7 +38,8 @@ impl<'n> Fields<'n> {
         };
         for entry in entries {
             if table.index(&entry.key).is_none() && !skip.contains(&&*entry.key) {
-                walk.found.push(unknown(entry, table));
+                let hints = walk.found.len() < ENOUGH;
+                walk.found.push(unknown(entry, table, hints));
             }
         }
         Some(Self { table, entries, span, asked: 0 })
@@ -75,7 +76,8 @@ impl<'n> Fields<'n> {
             return read(&entry.value, walk);
         }
         // A misspelt key was reported, and with it what is meant.
-        if self.entries.iter().any(|entry| meant(&entry.key, self.table) == Some(name)) {
+        let mut first = self.entries.iter().take(ENOUGH);
+        if first.any(|entry| meant(&entry.key, self.table) == Some(name)) {
             return None;
         }
         let about = self.table.index(name).map_or("", |index| self.table.keys[index].about);
@@ -98,12 +100,15 @@ impl<'n> Fields<'n> {
 }
 
 /// What to say about a key that a table does not have.
-fn unknown(entry: &Entry, table: &Table) -> Diagnostic {
+fn unknown(entry: &Entry, table: &Table, hints: bool) -> Diagnostic {
     let word = &*entry.key;
     if table.later.contains(&word) {
         return not_available(entry.key_span, word);
     }
     let message = format!("{} has no key {}", table.what, quote(word));
+    if !hints {
+        return Diagnostic::error("unknown-key", entry.key_span, message);
+    }
     let known: Vec<_> = table.keys.iter().map(|key| quote(key.name)).collect();
     let known = format!("its keys are {}", known.join(", "));
     let diagnostic = Diagnostic::error("unknown-key", entry.key_span, message);

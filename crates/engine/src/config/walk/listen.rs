@@ -50,9 +50,7 @@ fn split(address: &str) -> Result<(&str, u16), String> {
         _ => return Err(format!("the port of {shown} is not a number from 0 to 65535")),
     };
     if host.is_empty() || host == "*" {
-        return Err(format!(
-            "{shown} has no host: write `127.0.0.1:{port}`, or `0.0.0.0:{port}` for all interfaces"
-        ));
+        return Err(format!("{shown} has no host: write `127.0.0.1:{port}`, or `0.0.0.0:{port}` for all interfaces"));
     }
     if let Some(inside) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         return match inside.parse::<Ipv6Addr>() {
@@ -73,15 +71,10 @@ fn split(address: &str) -> Result<(&str, u16), String> {
 fn is_hostname(host: &str) -> bool {
     let label = |label: &str| {
         let inner = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-        (1..=63).contains(&label.len())
-            && label.bytes().all(inner)
-            && !label.starts_with('-')
-            && !label.ends_with('-')
+        (1..=63).contains(&label.len()) && label.bytes().all(inner) && !label.starts_with('-') && !label.ends_with('-')
     };
     let last = host.rsplit('.').next().unwrap_or_default();
-    host.len() <= 253
-        && host.split('.').all(label)
-        && !last.bytes().all(|byte| byte.is_ascii_digit())
+    host.len() <= 253 && host.split('.').all(label) && !last.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 impl Walk<'_> {
@@ -121,9 +114,7 @@ impl Walk<'_> {
         if let Some(Plain::Int(port @ 0..=65535)) = node.scalar().map(Scalar::resolve) {
             let message = format!("expected {ADDRESS}, found {}", node.describe());
             let wrong = Diagnostic::error("bad-address", node.span, message);
-            self.found.push(wrong.hint(format!(
-                "write `127.0.0.1:{port}`, or `0.0.0.0:{port}` for all interfaces"
-            )));
+            self.found.push(wrong.hint(format!("write `127.0.0.1:{port}`, or `0.0.0.0:{port}` for all interfaces")));
             return None;
         }
         match Listener::new(self.text(node, ADDRESS)?) {
@@ -156,9 +147,7 @@ impl Walk<'_> {
             return;
         }
         let span = match &node.value {
-            Value::Map(entries) => {
-                entries.iter().find(|e| &*e.key == "address").map_or(node.span, |e| e.value.span)
-            }
+            Value::Map(entries) => entries.iter().find(|e| &*e.key == "address").map_or(node.span, |e| e.value.span),
             _ => node.span,
         };
         let message = "others could reach the API at this address, and it is not encrypted";

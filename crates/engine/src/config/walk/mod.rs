@@ -34,9 +34,8 @@ impl Walk<'_> {
     /// Reads a whole file. `None` if there were errors.
     pub(crate) fn service(&mut self, root: &Node) -> Option<Service> {
         let mut fields = Fields::open(root, root.span, &SERVICE, &[], self)?;
-        let name = fields.require("service", self, |node, walk| {
-            walk.name(node, "the name of the service").map(String::from)
-        });
+        let name =
+            fields.require("service", self, |node, walk| walk.name(node, "the name of the service").map(String::from));
         let listen = fields.read("listen", self, |node, walk| walk.listen(node));
 
         let stage_entries = fields
@@ -45,16 +44,14 @@ impl Walk<'_> {
         let pipeline_entries = fields
             .read("pipelines", self, |node, walk| walk.named(node, "pipelines by name, a mapping"))
             .unwrap_or_default();
-        let route_nodes = fields
-            .read("routes", self, |node, walk| walk.list(node, &["{path: /, pipeline: …}"]))
-            .unwrap_or_default();
+        let route_nodes =
+            fields.read("routes", self, |node, walk| walk.list(node, &["{path: /, pipeline: …}"])).unwrap_or_default();
 
         let limits = fields.read("limits", self, |node, walk| walk.limits(node));
         let drain = fields.read("drain", self, |node, walk| walk.duration(node, true));
         let debug = fields.read("debug", self, |node, walk| walk.boolean(node));
 
-        if let Some(Node { span, value: Value::Map(entries) }) =
-            fields.entry("stages").map(|entry| &entry.value)
+        if let Some(Node { span, value: Value::Map(entries) }) = fields.entry("stages").map(|entry| &entry.value)
             && entries.is_empty()
         {
             let message = "a service needs at least one stage";
@@ -93,21 +90,15 @@ impl Walk<'_> {
         let unsaid = Limits::default();
         let mut fields = Fields::open(node, node.span, &LIMITS, &[], self)?;
         let body = fields.read("body", self, |node, walk| walk.size(node, 0));
-        let queue =
-            fields.read("queue", self, |node, walk| walk.number(node, "a number of jobs", 1, MOST));
+        let queue = fields.read("queue", self, |node, walk| walk.number(node, "a number of jobs", 1, MOST));
         let memory = fields.read("memory", self, |node, walk| walk.size(node, 1));
-        let connections = fields.read("connections", self, |node, walk| {
-            walk.number(node, "a number of connections", 1, MOST)
-        });
-        let max_hops = fields
-            .read("max_hops", self, |node, walk| walk.number(node, "a number of hops", 0, MOST));
+        let connections =
+            fields.read("connections", self, |node, walk| walk.number(node, "a number of connections", 1, MOST));
+        let max_hops = fields.read("max_hops", self, |node, walk| walk.number(node, "a number of hops", 0, MOST));
         let headers = fields.read("headers", self, |node, walk| walk.size(node, LEAST_HEADERS));
-        let header_timeout =
-            fields.read("header_timeout", self, |node, walk| walk.duration(node, false));
-        let body_timeout =
-            fields.read("body_timeout", self, |node, walk| walk.duration(node, false));
-        let idle_timeout =
-            fields.read("idle_timeout", self, |node, walk| walk.duration(node, false));
+        let header_timeout = fields.read("header_timeout", self, |node, walk| walk.duration(node, false));
+        let body_timeout = fields.read("body_timeout", self, |node, walk| walk.duration(node, false));
+        let idle_timeout = fields.read("idle_timeout", self, |node, walk| walk.duration(node, false));
         let limits = Limits {
             body: body.unwrap_or(unsaid.body),
             queue: queue.map_or(unsaid.queue, |queue| queue as usize),

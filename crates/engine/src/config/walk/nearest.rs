@@ -1,5 +1,8 @@
 //! "Did you mean": the known word nearest to an unknown one.
 
+/// After so many mistakes nobody reads hints any more, and they are left out.
+pub(super) const ENOUGH: usize = 200;
+
 /// The most candidates looked at, so that a huge file with many mistakes is still read quickly.
 const MOST_CANDIDATES: usize = 500;
 /// Longer words are nobody's typing errors.
@@ -7,10 +10,7 @@ const LONGEST: usize = 64;
 
 /// The candidate with the fewest typing errors from `word`, if there are few enough of them: one in
 /// three letters.
-pub(crate) fn nearest<'a>(
-    word: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word: Vec<char> = word.to_lowercase().chars().take(LONGEST + 1).collect();
     if word.len() > LONGEST {
         return None;

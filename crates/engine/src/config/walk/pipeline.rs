@@ -26,11 +26,7 @@ pub(super) struct Names<'n> {
 
 impl<'n> Names<'n> {
     /// Collects the names and reports those that a stage and a pipeline share.
-    pub(super) fn new(
-        stages: &'n [Entry],
-        pipelines: &'n [Entry],
-        found: &mut Vec<Diagnostic>,
-    ) -> Self {
+    pub(super) fn new(stages: &'n [Entry], pipelines: &'n [Entry], found: &mut Vec<Diagnostic>) -> Self {
         let mut names = Self { used: vec![false; stages.len()], ..Self::default() };
         for (index, entry) in stages.iter().enumerate() {
             names.targets.insert(&entry.key, Target::Stage(index));
@@ -106,10 +102,8 @@ impl Walk<'_> {
     }
 
     pub(super) fn pipelines(&mut self, entries: &[Entry], names: &mut Names<'_>) -> Vec<Pipeline> {
-        let steps: Vec<Vec<Step>> =
-            entries.iter().map(|entry| self.steps(entry, names)).collect();
-        let mut expansion =
-            Expansion { entries, steps: &steps, state: vec![State::New; entries.len()], path: vec![] };
+        let steps: Vec<Vec<Step>> = entries.iter().map(|entry| self.steps(entry, names)).collect();
+        let mut expansion = Expansion { entries, steps: &steps, state: vec![State::New; entries.len()], path: vec![] };
         for (index, entry) in entries.iter().enumerate() {
             expansion.pipeline(index, entry.key_span, &mut self.found);
         }
@@ -170,7 +164,10 @@ enum State {
     Open,
     /// It, or something in it, was reported.
     Failed,
-    Done { stages: Vec<usize>, depth: usize },
+    Done {
+        stages: Vec<usize>,
+        depth: usize,
+    },
 }
 
 /// Replaces pipelines by their steps, each pipeline once.

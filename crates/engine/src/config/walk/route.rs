@@ -25,8 +25,37 @@ type Methods = Option<Vec<String>>;
 #[derive(Default)]
 pub(super) struct Paths {
     router: Router<()>,
-    /// By path: the methods of each route, all of them for `None`, and its place.
-    taken: HashMap<String, Vec<(Methods, Span)>>,
+    taken: HashMap<String, Taken>,
+}
+
+/// Who takes one path.
+struct Taken {
+    /// The first route.
+    first: Span,
+    /// A route that takes any method.
+    any: Option<Span>,
+    methods: HashMap<String, Span>,
+}
+
+impl Taken {
+    /// A route that takes one of these methods as well.
+    fn by(&self, methods: &Methods) -> Option<Span> {
+        match methods {
+            None => Some(self.first),
+            Some(methods) => self.any.or_else(|| methods.iter().find_map(|one| self.methods.get(one).copied())),
+        }
+    }
+
+    fn add(&mut self, methods: &Methods, span: Span) {
+        match methods {
+            None => self.any = self.any.or(Some(span)),
+            Some(methods) => {
+                for method in methods {
+                    self.methods.entry(method.clone()).or_insert(span);
+                }
+            }
+        }
+    }
 }
 
 impl Walk<'_> {
@@ -101,34 +130,26 @@ impl Walk<'_> {
     }
 
     /// Reports a path that other routes take already.
-    fn check_path(
-        &mut self,
-        path: &str,
-        span: Span,
-        methods: &Methods,
-        paths: &mut Paths,
-    ) {
-        let taken = paths.taken.entry(path.into()).or_default();
-        if let Some((_, first)) = taken.iter().find(|(other, _)| overlap(other, methods)) {
-            let message = format!("two routes take {} with the same method", quote(path));
-            let twice = Diagnostic::error("route-conflict", span, message);
-            self.found.push(
-                twice.also(*first, "taken here").hint("give them different paths or `methods`"),
-            );
+    fn check_path(&mut self, path: &str, span: Span, methods: &Methods, paths: &mut Paths) {
+        if let Some(taken) = paths.taken.get_mut(path) {
+            if let Some(other) = taken.by(methods) {
+                let message = format!("two routes take {} with the same method", quote(path));
+                let twice = Diagnostic::error("route-conflict", span, message);
+                self.found.push(twice.also(other, "taken here").hint("give them different paths or `methods`"));
+            }
+            return taken.add(methods, span);
         }
-        let known = !taken.is_empty();
-        taken.push((methods.clone(), span));
-        if known {
-            return;
-        }
+        let mut taken = Taken { first: span, any: None, methods: HashMap::new() };
+        taken.add(methods, span);
+        paths.taken.insert(path.into(), taken);
         if let Err(error) = paths.router.insert(path, ()) {
             let diagnostic = match error {
                 InsertError::Conflict { with } => {
                     let message = format!("{} and {} take the same paths", quote(path), quote(&with));
                     let conflict = Diagnostic::error("route-conflict", span, message)
                         .hint("name the parameters of both alike, or change one of the paths");
-                    match paths.taken.get(&with).and_then(|routes| routes.first()) {
-                        Some((_, other)) => conflict.also(*other, "the other path"),
+                    match paths.taken.get(&with) {
+                        Some(other) => conflict.also(other.first, "the other path"),
                         None => conflict,
                     }
                 }
@@ -216,13 +237,6 @@ impl Walk<'_> {
             self.found.push(wrong.hint("put quotes around it to send it as text"));
         }
         json
-    }
-}
-
-fn overlap(a: &Methods, b: &Methods) -> bool {
-    match (a, b) {
-        (Some(a), Some(b)) => a.iter().any(|method| b.contains(method)),
-        _ => true,
     }
 }
 

@@ -4,9 +4,7 @@ use super::Walk;
 use super::fields::{Fields, not_available};
 use super::values::Kind;
 use crate::config::diagnostic::Diagnostic;
-use crate::config::keys::{
-    LATER_KINDS, LEAST_MEMORY, MOST, MOST_RETRIES, MOST_WORKERS, ON_CANCEL, RETRY_ON, STAGE,
-};
+use crate::config::keys::{LATER_KINDS, LEAST_MEMORY, MOST, MOST_RETRIES, MOST_WORKERS, ON_CANCEL, RETRY_ON, STAGE};
 use crate::config::source::Span;
 use crate::config::yaml::{Entry, Node, Plain, Scalar, Value, quote};
 use crate::config::{OnCancel, PythonTarget, RetryOn, Stage, Workers, defaults};
@@ -24,9 +22,8 @@ impl Walk<'_> {
         };
         let workers = fields.read("workers", self, |node, walk| walk.workers(node));
         let timeout = fields.read("timeout", self, |node, walk| walk.duration(node, false));
-        let retries = fields.read("retries", self, |node, walk| {
-            walk.number(node, "a number of retries", 0, MOST_RETRIES)
-        });
+        let retries =
+            fields.read("retries", self, |node, walk| walk.number(node, "a number of retries", 0, MOST_RETRIES));
         let retry_on = fields.read("retry_on", self, |node, walk| Some(walk.retry_on(node)));
         if retries == Some(0) && retry_on.is_some_and(|on| on.lost || on.timeout || on.error) {
             let message = "`retry_on` says nothing, since `retries` is 0";
@@ -34,9 +31,7 @@ impl Walk<'_> {
             self.found.push(useless.also(fields.span_of("retries"), "no retries"));
         }
         let backoff = fields.read("backoff", self, |node, walk| walk.duration(node, true));
-        let queue = fields.read("queue", self, |node, walk| {
-            walk.number(node, "a number of jobs", 1, MOST)
-        });
+        let queue = fields.read("queue", self, |node, walk| walk.number(node, "a number of jobs", 1, MOST));
         let env = fields.read("env", self, |node, walk| walk.environment(node));
         let cwd = fields.read("cwd", self, |node, walk| {
             let path = walk.path(node)?;
@@ -44,11 +39,9 @@ impl Walk<'_> {
         });
         let interpreter = fields.read("interpreter", self, |node, walk| walk.interpreter(node));
         let memory = fields.read("memory", self, |node, walk| walk.size(node, LEAST_MEMORY));
-        let max_jobs_per_worker = fields.read("max_jobs_per_worker", self, |node, walk| {
-            walk.number(node, "a number of jobs", 1, MOST)
-        });
-        let start_timeout =
-            fields.read("start_timeout", self, |node, walk| walk.duration(node, false));
+        let max_jobs_per_worker =
+            fields.read("max_jobs_per_worker", self, |node, walk| walk.number(node, "a number of jobs", 1, MOST));
+        let start_timeout = fields.read("start_timeout", self, |node, walk| walk.duration(node, false));
         let grace = fields.read("grace", self, |node, walk| walk.duration(node, true));
         let on_cancel = fields.read("on_cancel", self, |node, walk| walk.choice(node, ON_CANCEL));
         fields.finish();
@@ -86,9 +79,7 @@ impl Walk<'_> {
         if let [(first, first_span), (second, second_span), ..] = kinds[..] {
             let message = format!("a stage has one kind, and this one is `{first}` and `{second}`");
             let two = Diagnostic::error("two-kinds", second_span, message);
-            self.found.push(
-                two.also(first_span, "the first kind").hint("make two stages of it"),
-            );
+            self.found.push(two.also(first_span, "the first kind").hint("make two stages of it"));
         }
         kinds
     }

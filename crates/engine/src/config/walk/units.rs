@@ -4,12 +4,8 @@ use std::time::Duration;
 
 use crate::config::yaml::quote;
 
-const TIME: &[(&str, u128)] = &[
-    ("ms", 1_000_000),
-    ("s", 1_000_000_000),
-    ("m", 60 * 1_000_000_000),
-    ("h", 3600 * 1_000_000_000),
-];
+const TIME: &[(&str, u128)] =
+    &[("ms", 1_000_000), ("s", 1_000_000_000), ("m", 60 * 1_000_000_000), ("h", 3600 * 1_000_000_000)];
 
 const BYTES: &[(&str, u128)] = &[
     ("B", 1),
@@ -89,10 +85,9 @@ fn size_unit(number: &Number<'_>) -> Wrong {
     Wrong {
         message: format!("{} is not a unit of size", quote(number.unit)),
         hint: match prefix {
-            'K' | 'M' | 'G' | 'T' => format!(
-                "write `{0}{prefix}iB` (powers of 1024) or `{0}{prefix}B` (powers of 1000)",
-                number.text
-            ),
+            'K' | 'M' | 'G' | 'T' => {
+                format!("write `{0}{prefix}iB` (powers of 1024) or `{0}{prefix}B` (powers of 1000)", number.text)
+            }
             _ => "the units are `B`, `KB`, `MB`, `GB`, `TB`, `KiB`, `MiB`, `GiB` and `TiB`".into(),
         },
     }

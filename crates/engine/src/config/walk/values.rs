@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Walk;
-use super::nearest::nearest;
+use super::nearest::{ENOUGH, nearest};
 use super::units::{self, Wrong};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::source::Span;
@@ -22,9 +22,8 @@ impl Walk<'_> {
         }
     }
 
-    /// The nearest of some known words. Past some hundred mistakes nobody reads the hints any more.
+    /// The nearest of some known words.
     pub(crate) fn nearest<'w>(&self, word: &str, known: &[&'w str]) -> Option<&'w str> {
-        const ENOUGH: usize = 200;
         if self.found.len() > ENOUGH { None } else { nearest(word, known.iter().copied()) }
     }
 
@@ -65,7 +64,7 @@ impl Walk<'_> {
     pub(crate) fn duration(&mut self, node: &Node, zero: bool) -> Option<Duration> {
         let what = "a duration such as `2s`";
         let text = match node.scalar().map(|scalar| (scalar.resolve(), &*scalar.text)) {
-            Some((Plain::Str(text), _)) | Some((Plain::Int(_) | Plain::Float(_), text)) => text,
+            Some((Plain::Str(_) | Plain::Int(_) | Plain::Float(_), text)) if !text.is_empty() => text,
             _ => {
                 self.expected(node, what);
                 return None;
@@ -83,7 +82,7 @@ impl Walk<'_> {
     /// A size in bytes.
     pub(crate) fn size(&mut self, node: &Node, least: u64) -> Option<u64> {
         let text = match node.scalar().map(|scalar| (scalar.resolve(), &*scalar.text)) {
-            Some((Plain::Str(text), _)) | Some((Plain::Int(_) | Plain::Float(_), text)) => text,
+            Some((Plain::Str(_) | Plain::Int(_) | Plain::Float(_), text)) if !text.is_empty() => text,
             _ => {
                 self.expected(node, "a size such as `64MiB`");
                 return None;

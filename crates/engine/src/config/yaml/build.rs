@@ -75,7 +75,7 @@ enum Key {
 
 struct Builder<'a> {
     source: &'a Source,
-    lines: Lines<'a>,
+    lines: Lines,
     found: &'a mut Vec<Diagnostic>,
     stack: Vec<Open>,
     anchors: HashMap<usize, Node>,
@@ -105,8 +105,7 @@ impl Builder<'_> {
             }
             Event::MappingStart(anchor, tag) => {
                 self.tag(tag.is_some(), span);
-                let items =
-                    Items::Map { entries: Vec::new(), seen: HashMap::new(), key: Key::Awaited };
+                let items = Items::Map { entries: Vec::new(), seen: HashMap::new(), key: Key::Awaited };
                 self.open(span, anchor, items)
             }
             Event::SequenceEnd | Event::MappingEnd => self.close(span),
@@ -124,6 +123,7 @@ impl Builder<'_> {
     fn nothing(&self, span: Span) -> Span {
         match self.stack.last() {
             Some(Open { items: Items::Map { key: Key::Given(_, key), .. }, .. }) => *key,
+            Some(Open { items: Items::Map { .. }, .. }) => span,
             _ => {
                 let end = self.source.text[..span.start].trim_end().len();
                 let start = self.source.text[..end].char_indices().next_back();
@@ -156,9 +156,7 @@ impl Builder<'_> {
         let one_line = !self.source.text[whole.range()].contains('\n');
         let (first, value) = match items {
             Items::Seq(items) => (None, Value::Seq(items)),
-            Items::Map { entries, .. } => {
-                (entries.first().map(|e| e.key_span), Value::Map(entries))
-            }
+            Items::Map { entries, .. } => (entries.first().map(|e| e.key_span), Value::Map(entries)),
         };
         let span = if flow && one_line { whole } else { first.filter(|_| !flow).unwrap_or(span) };
         self.add(Node { span, value }, anchor)
@@ -196,9 +194,7 @@ impl Builder<'_> {
             Some(Items::Seq(items)) => items.push(node),
             Some(Items::Map { entries, seen, key }) => match std::mem::replace(key, Key::Awaited) {
                 Key::Awaited => *key = check_key(node, seen, self.found),
-                Key::Given(name, key_span) => {
-                    entries.push(Entry { key: name, key_span, value: node })
-                }
+                Key::Given(name, key_span) => entries.push(Entry { key: name, key_span, value: node }),
                 Key::Refused => {}
             },
         }
@@ -226,13 +222,9 @@ fn check_key(node: Node, seen: &mut HashMap<Rc<str>, Span>, found: &mut Vec<Diag
     }
     if let Some(first) = seen.get(&scalar.text) {
         found.push(
-            Diagnostic::error(
-                "duplicate-key",
-                span,
-                format!("the key {} is given twice", quote(&scalar.text)),
-            )
-            .label("again here")
-            .also(*first, "first here"),
+            Diagnostic::error("duplicate-key", span, format!("the key {} is given twice", quote(&scalar.text)))
+                .label("again here")
+                .also(*first, "first here"),
         );
         return Key::Refused;
     }

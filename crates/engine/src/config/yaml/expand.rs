@@ -34,15 +34,13 @@ impl Expansion<'_> {
         match &mut node.value {
             Value::Seq(items) => items.iter_mut().for_each(|item| self.node(item)),
             Value::Map(entries) => entries.iter_mut().for_each(|e| self.node(&mut e.value)),
-            Value::Scalar(scalar) if scalar.text.contains('$') => {
-                match self.text(&scalar.text, node.span) {
-                    Some((text, expanded)) => {
-                        scalar.text = text.into();
-                        scalar.expanded = expanded;
-                    }
-                    None => node.value = Value::Broken,
+            Value::Scalar(scalar) if scalar.text.contains('$') => match self.text(&scalar.text, node.span) {
+                Some((text, expanded)) => {
+                    scalar.text = text.into();
+                    scalar.expanded = expanded;
                 }
-            }
+                None => node.value = Value::Broken,
+            },
             Value::Scalar(_) | Value::Broken => {}
         }
     }

@@ -70,14 +70,10 @@ pub(crate) fn quote(text: &str) -> String {
 /// Numbers of the core schema. An integer beyond 128 bits is left as a float.
 fn number(text: &str) -> Option<Plain<'_>> {
     if let Some(octal) = text.strip_prefix("0o") {
-        return digits(octal, |c| matches!(c, '0'..='7'))
-            .and_then(|d| i128::from_str_radix(d, 8).ok())
-            .map(Plain::Int);
+        return digits(octal, |c| matches!(c, '0'..='7')).and_then(|d| i128::from_str_radix(d, 8).ok()).map(Plain::Int);
     }
     if let Some(hex) = text.strip_prefix("0x") {
-        return digits(hex, |c| c.is_ascii_hexdigit())
-            .and_then(|d| i128::from_str_radix(d, 16).ok())
-            .map(Plain::Int);
+        return digits(hex, |c| c.is_ascii_hexdigit()).and_then(|d| i128::from_str_radix(d, 16).ok()).map(Plain::Int);
     }
     let (negative, unsigned) = match text.as_bytes().first()? {
         b'-' => (true, &text[1..]),

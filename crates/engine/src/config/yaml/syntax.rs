@@ -5,33 +5,43 @@ use saphyr_parser::{Marker, ScanError};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::source::{Source, Span};
 
-/// Where each line begins, to turn the parser's lines and columns into bytes.
-pub(super) struct Lines<'a> {
-    text: &'a str,
+/// Turns the parser's lines and columns into bytes.
+pub(super) struct Lines {
+    /// Where each line begins, in characters.
     starts: Vec<usize>,
+    /// Where each character begins, in bytes; empty if the text is ASCII and the two are the same.
+    bytes: Vec<usize>,
+    /// Bytes in all.
+    len: usize,
 }
 
-impl<'a> Lines<'a> {
-    pub(super) fn new(text: &'a str) -> Self {
-        let breaks = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
-        Self { text, starts: std::iter::once(0).chain(breaks.map(|(at, _)| at + 1)).collect() }
+impl Lines {
+    pub(super) fn new(text: &str) -> Self {
+        let breaks = text.chars().enumerate().filter(|(_, c)| *c == '\n');
+        let starts = std::iter::once(0).chain(breaks.map(|(at, _)| at + 1)).collect();
+        let bytes = match text.is_ascii() {
+            true => Vec::new(),
+            false => text.char_indices().map(|(at, _)| at).collect(),
+        };
+        Self { starts, bytes, len: text.len() }
     }
 
     pub(super) fn byte(&self, marker: &Marker) -> usize {
         let line = marker.line().saturating_sub(1);
-        let Some(&start) = self.starts.get(line) else { return self.text.len() };
-        let end = self.starts.get(line + 1).copied().unwrap_or(self.text.len());
-        let line = &self.text[start..end];
-        // Nearly every line is ASCII, and then columns are bytes.
-        if line.is_ascii() {
-            return start + marker.col().min(line.len());
+        let Some(start) = self.starts.get(line) else { return self.len };
+        // A column beyond its line would be the parser's mistake; it must not lead into the next.
+        let end = self.starts.get(line + 1).map_or(usize::MAX, |next| next - 1);
+        let character = (start + marker.col()).min(end);
+        if self.bytes.is_empty() {
+            return character.min(self.len);
         }
-        line.char_indices().nth(marker.col()).map_or(end, |(at, _)| start + at)
+        self.bytes.get(character).copied().unwrap_or(self.len)
     }
 }
 
-/// Characters that YAML does not allow anywhere, all of them.
+/// The first characters that YAML does not allow anywhere.
 pub(super) fn unprintable(source: &Source) -> Vec<Diagnostic> {
+    const MOST: usize = 20;
     let mut found = Vec::new();
     let mut chars = source.text.char_indices().peekable();
     while let Some((at, c)) = chars.next() {
@@ -42,7 +52,7 @@ pub(super) fn unprintable(source: &Source) -> Vec<Diagnostic> {
             '\u{10000}'.. => true,
             _ => false,
         };
-        if !good {
+        if !good && found.len() < MOST {
             let message = format!("the character U+{:04X} is not allowed here", u32::from(c));
             found.push(
                 Diagnostic::error("syntax", Span::new(at, at + c.len_utf8()), message)
@@ -54,7 +64,7 @@ pub(super) fn unprintable(source: &Source) -> Vec<Diagnostic> {
 }
 
 /// What the parser says, at its place, with a hint for the usual reasons.
-pub(super) fn failed(source: &Source, lines: &Lines<'_>, error: &ScanError) -> Diagnostic {
+pub(super) fn failed(source: &Source, lines: &Lines, error: &ScanError) -> Diagnostic {
     let at = lines.byte(error.marker());
     let rest = &source.text[at..];
     let width = rest.chars().next().filter(|c| *c != '\n' && *c != '\r').map_or(0, char::len_utf8);

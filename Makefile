@@ -1,0 +1,69 @@
+# make demo   builds Evener and runs the primes service on real requests
+# make test   formatting, lints and all tests
+# make help   the rest
+
+PYTHON ?= python3
+VENV := .venv
+# All that tests and lints need from PyPI, installed once for each change of the list.
+VENV_READY := $(VENV)/ready
+BIN := target/debug/evener
+
+.PHONY: help demo test test-rust test-python test-e2e test-long lint format build release bench clean
+
+help:
+	@sed -n 's/^# //p' Makefile
+	@echo 'make lint       formatting and lints alone'
+	@echo 'make format     format everything'
+	@echo 'make test-long  the long suites: many seeds of the simulation, long properties'
+	@echo 'make bench      measure against Mosec and write docs/performance.md (installs wrk and Mosec)'
+	@echo 'make release    the binary that is fast: target/release/evener'
+	@echo 'make clean      remove everything that was built'
+
+demo: build
+	$(PYTHON) examples/primes/demo.py --evener $(BIN)
+
+build:
+	cargo build --locked --package evener
+
+release:
+	cargo build --locked --release --package evener
+
+test: lint test-rust test-python test-e2e
+
+test-rust:
+	@if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --locked --workspace --no-fail-fast; \
+	else cargo test --locked --workspace --no-fail-fast; fi
+	cargo test --locked --workspace --doc --quiet
+
+test-python: $(VENV_READY)
+	cd python && ../$(VENV)/bin/python -m pytest --quiet tests
+
+test-e2e: $(VENV_READY) build
+	EVENER_BIN=$(CURDIR)/$(BIN) $(VENV)/bin/python -m pytest --quiet tests
+
+test-long: $(VENV_READY) build
+	EVENER_SEEDS=200000 PROPTEST_CASES=20000 cargo test --locked --release --package evener-simulation --package evener-core
+
+lint: $(VENV_READY)
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets --quiet -- --deny warnings
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	cd python && ../$(VENV)/bin/mypy
+
+format: $(VENV_READY)
+	cargo fmt --all
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+bench: release
+	$(PYTHON) benches/compare.py --evener target/release/evener --write docs/performance.md
+
+clean:
+	cargo clean
+	rm -rf $(VENV) benches/.venv
+
+$(VENV_READY): tests/requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/requirements.txt
+	touch $@

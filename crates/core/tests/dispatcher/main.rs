@@ -1,0 +1,14 @@
+//! The dispatcher's behaviour, one kind of event at a time, by its public face alone.
+
+mod admission;
+mod answers;
+mod cancel;
+mod deadline;
+mod double;
+mod drain;
+mod fence;
+mod path;
+mod random;
+mod retry;
+mod stop;
+mod workers;

@@ -1,0 +1,104 @@
+//! Who of the workers gets the next job.
+
+use std::collections::BTreeMap;
+
+use evener_core::{StageId, StageRules};
+
+use crate::double::{Double, stage};
+
+#[test]
+fn the_longest_idle_worker_gets_the_next_job() {
+    let mut double = Double::new(vec![stage("a")]);
+    (0..3).for_each(|_| double.arrive(0));
+    for request in 0..9 {
+        let number = double.submit("a", "x");
+        let worker = format!("a.{}", request % 3);
+        double.expect([format!("{worker} runs r{number}.1 try 1: x").as_str()]);
+        double.next(&worker, "y");
+        double.expect([format!("r{number} = value y").as_str()]);
+    }
+}
+
+#[test]
+fn a_worker_leaves_after_its_share_and_another_takes_its_place() {
+    let mut double = Double::new(vec![StageRules { max_jobs_per_worker: Some(2), ..stage("a") }]);
+    double.arrive(0);
+    for payload in ["1", "2", "3"] {
+        double.submit("a", payload);
+        double.clear();
+    }
+    double.next("a.0", "");
+    double.expect(["r1 = value ", "a.0 runs r2.1 try 1: 2"]);
+    double.next("a.0", "");
+    double.expect(["r2 = value ", "a.0 retires"]);
+    assert_eq!(double.queued(0), 1);
+    double.arrive(0);
+    double.expect(["a.1 runs r3.1 try 1: 3"]);
+    double.lose("a.0");
+    double.expect([]);
+    let counts = double.core.counts(StageId(0));
+    assert_eq!((counts.workers, counts.lost), (1, 0), "a worker that has left is not lost");
+}
+
+#[test]
+fn cancelled_jobs_count_towards_the_share() {
+    let mut double = Double::new(vec![StageRules { max_jobs_per_worker: Some(1), ..stage("a") }]);
+    double.arrive(0);
+    let request = double.submit("a", "x");
+    double.expect(["a.0 runs r1.1 try 1: x"]);
+    double.cancel(request);
+    double.expect(["a.0 is told"]);
+    double.next("a.0", "late");
+    double.expect(["a.0 retires"]);
+}
+
+#[test]
+fn an_idle_worker_that_dies_is_handed_nothing() {
+    let mut double = Double::new(vec![stage("a")]);
+    double.arrive(0);
+    double.arrive(0);
+    double.lose("a.0");
+    double.submit("a", "x");
+    double.expect(["a.1 runs r1.1 try 1: x"]);
+    double.submit("a", "y");
+    double.expect([]);
+    assert_eq!(double.core.counts(StageId(0)).lost, 1);
+}
+
+#[test]
+fn a_worker_dies_but_once() {
+    let mut double = Double::new(vec![stage("a")]);
+    double.arrive(0);
+    double.lose("a.0");
+    double.lose("a.0");
+    assert_eq!(double.core.counts(StageId(0)).lost, 1);
+    assert_eq!(double.core.counts(StageId(0)).workers, 0);
+}
+
+#[test]
+fn work_spreads_evenly_when_all_jobs_take_as_long() {
+    let mut double = Double::new(vec![stage("a")]);
+    (0..7).for_each(|_| double.arrive(0));
+    let mut done: BTreeMap<String, u32> = BTreeMap::new();
+    for _ in 0..20 {
+        for request in 0..5 {
+            double.submit("a", "x");
+            let worker = double.runner();
+            *done.entry(worker.clone()).or_default() += 1;
+            double.clear();
+            if request % 2 == 0 {
+                double.next(&worker, "y");
+                double.clear();
+            } else {
+                let request = double.last_request();
+                double.cancel(request);
+                double.clear();
+                double.next(&worker, "y");
+                double.clear();
+            }
+        }
+    }
+    let (least, most) = (done.values().min().copied(), done.values().max().copied());
+    assert_eq!(done.len(), 7);
+    assert!(most.zip(least).is_some_and(|(most, least)| most - least <= 1), "{done:?}");
+}

@@ -1,0 +1,257 @@
+//! Files that are good, and what they mean.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use evener_engine::config::{
+    self, Decode, FallbackOn, Input, Limits, Listener, OnCancel, PythonTarget, RetryOn, Target, Workers,
+};
+use serde_json::json;
+
+use super::{good, no_env, parse, with, with_route, with_stage};
+
+const PRIMES: &str = r#"
+service: primes
+listen:
+  http: 127.0.0.1:8002
+  api:  127.0.0.1:7070
+stages:
+  parse:   {python: "primes:parse", workers: 2}
+  compute: {python: "primes:compute", workers: auto, timeout: 2s}
+  model:   {python: "ml.models:Model.large", workers: 0}
+pipelines:
+  primes: [parse, compute]
+  scored:
+    - primes
+    - model
+routes:
+  - {path: /is_prime, pipeline: primes, timeout: 5s}
+  - {path: "/items/{id}", methods: [POST], pipeline: scored, timeout: 3s, fallback: {success: false}}
+  - {path: "/files/{*rest}", pipeline: model}
+limits: {body: 10MiB, queue: 10000, memory: 1GiB, connections: 10000}
+drain: 10s
+debug: true
+"#;
+
+#[test]
+fn a_service_is_resolved() {
+    let loaded = parse(PRIMES).unwrap();
+    assert!(loaded.warnings.is_empty());
+    let service = loaded.service;
+    assert_eq!(service.name, "primes");
+    assert_eq!(service.file, Path::new("service.yaml"));
+    assert_eq!(service.folder, Path::new("/srv/app"));
+    let address = |listener: Option<Listener>| listener.unwrap().address;
+    assert_eq!(address(service.listen.http), "127.0.0.1:8002");
+    assert_eq!(address(service.listen.api), "127.0.0.1:7070");
+
+    let names: Vec<_> = service.stages.iter().map(|stage| &*stage.name).collect();
+    assert_eq!(names, ["parse", "compute", "model"]);
+    let workers: Vec<_> = service.stages.iter().map(|stage| stage.workers).collect();
+    assert_eq!(workers, [Workers::Count(2), Workers::Auto, Workers::Count(0)]);
+    assert_eq!(service.stages[1].timeout, Duration::from_secs(2));
+    assert_eq!(service.stages[2].python, PythonTarget { module: "ml.models".into(), attribute: "Model.large".into() });
+
+    assert_eq!(service.pipelines[0].stages, [0, 1]);
+    assert_eq!(service.pipelines[1].stages, [0, 1, 2], "a pipeline as a step is taken in");
+
+    let targets: Vec<_> = service.routes.iter().map(|route| route.target).collect();
+    assert_eq!(targets, [Target::Pipeline(0), Target::Pipeline(1), Target::Stage(2)]);
+    assert_eq!(service.routes[0].methods, None);
+    assert_eq!(service.routes[1].methods, Some(vec!["POST".into()]));
+    assert_eq!(service.routes[1].fallback, Some(json!({"success": false})));
+    assert_eq!(service.drain, Duration::from_secs(10));
+    assert!(service.debug);
+}
+
+#[test]
+fn what_is_left_out_has_its_default() {
+    let service = good(&with_stage(""));
+    assert_eq!(service.limits, Limits::default());
+    assert_eq!(service.drain, Duration::from_secs(30));
+    assert!(!service.debug);
+    assert_eq!(service.listen.http.unwrap().address, "127.0.0.1:8000");
+    assert_eq!(service.listen.api, None);
+
+    let stage = &service.stages[0];
+    assert_eq!(stage.workers, Workers::Count(1));
+    assert_eq!(stage.timeout, Duration::from_secs(60));
+    assert_eq!(stage.retries, 2);
+    assert_eq!(stage.retry_on, RetryOn { lost: true, timeout: false, error: false });
+    assert_eq!(stage.backoff, None);
+    assert_eq!(stage.queue, None);
+    assert_eq!(stage.env, []);
+    assert_eq!(stage.cwd, Path::new("/srv/app"));
+    assert_eq!(stage.interpreter, None);
+    assert_eq!(stage.memory, None);
+    assert_eq!(stage.max_jobs_per_worker, None);
+    assert_eq!(stage.start_timeout, Duration::from_secs(300));
+    assert_eq!(stage.grace, Duration::from_secs(5));
+    assert_eq!(stage.on_cancel, OnCancel::Tell);
+
+    let route = &service.routes[0];
+    assert_eq!(route.timeout, Duration::from_secs(30));
+    assert_eq!(route.fallback, None);
+    assert!(route.fallback_on.timeout && !route.fallback_on.error);
+    assert_eq!((route.input, route.decode, route.body), (Input::Auto, None, None));
+
+    let limits = Limits::default();
+    assert_eq!((limits.body, limits.queue, limits.memory), (10 << 20, 10_000, 1 << 30));
+    assert_eq!((limits.connections, limits.max_hops, limits.headers), (10_000, 64, 64 << 10));
+    let seconds = [limits.header_timeout, limits.body_timeout, limits.idle_timeout];
+    assert_eq!(seconds.map(|timeout| timeout.as_secs()), [10, 30, 75]);
+}
+
+#[test]
+fn without_routes_nothing_listens_for_them() {
+    assert_eq!(good(&with("")).listen.http, None);
+    assert!(good(&with("listen: {http: \"127.0.0.1:0\"}")).listen.http.is_some());
+}
+
+#[test]
+fn every_key_of_a_stage_is_taken() {
+    let service = good(&with_stage(
+        "workers: 7\ntimeout: 250ms\nretries: 5\nretry_on: [error, timeout]\nbackoff: 1.5s\nqueue: 3\n\
+         env: {PORT: 8080, VERSION: 1.10, EMPTY: '', FLAG: true, INDEX: 'w{index}'}\ncwd: /\n\
+         interpreter: /bin/sh\nmemory: 64MiB\nmax_jobs_per_worker: 100\nstart_timeout: 1m\ngrace: 0s\n\
+         on_cancel: kill",
+    ));
+    let stage = &service.stages[0];
+    assert_eq!(stage.workers, Workers::Count(7));
+    assert_eq!(stage.timeout, Duration::from_millis(250));
+    assert_eq!(stage.retries, 5);
+    assert_eq!(stage.retry_on, RetryOn { lost: false, timeout: true, error: true });
+    assert_eq!(stage.backoff, Some(Duration::from_millis(1500)));
+    assert_eq!(stage.queue, Some(3));
+    let env: Vec<_> = stage.env.iter().map(|(name, value)| (&**name, &**value)).collect();
+    let expected = [("PORT", "8080"), ("VERSION", "1.10"), ("EMPTY", ""), ("FLAG", "true"), ("INDEX", "w{index}")];
+    assert_eq!(env, expected, "values are taken as written, in their order");
+    assert_eq!(stage.cwd, Path::new("/"));
+    assert_eq!(stage.interpreter, Some(PathBuf::from("/bin/sh")));
+    assert_eq!(stage.memory, Some(64 << 20));
+    assert_eq!(stage.max_jobs_per_worker, Some(100));
+    assert_eq!(stage.start_timeout, Duration::from_secs(60));
+    assert_eq!(stage.grace, Duration::ZERO);
+    assert_eq!(stage.on_cancel, OnCancel::Kill);
+}
+
+#[test]
+fn every_key_of_a_route_is_taken() {
+    let service = good(&with_route(
+        "path: /x\nmethods: [GET, M-SEARCH]\ntimeout: 1h\nfallback: null\n\
+         fallback_on: [error, lost, unavailable]\ninput: request\ndecode: bytes\nbody: 10KB",
+    ));
+    let route = &service.routes[0];
+    assert_eq!(route.methods, Some(vec!["GET".into(), "M-SEARCH".into()]));
+    assert_eq!(route.timeout, Duration::from_secs(3600));
+    assert_eq!(route.fallback, Some(json!(null)), "null is an answer, too");
+    assert_eq!(route.fallback_on, FallbackOn { timeout: false, error: true, lost: true, unavailable: true });
+    assert_eq!(route.input, Input::Request);
+    assert_eq!(route.decode, Some(Decode::Bytes));
+    assert_eq!(route.body, Some(10_000));
+}
+
+#[test]
+fn a_fallback_is_any_json() {
+    let route =
+        with_route("path: /\nfallback: {a: [1, -2.5, 0x10, true, null, ~, yes, '7'], b: {}, 1: 18446744073709551615}");
+    let expected = json!({
+        "a": [1, -2.5, 16, true, null, null, "yes", "7"], "b": {}, "1": u64::MAX,
+    });
+    assert_eq!(good(&route).routes[0].fallback, Some(expected));
+}
+
+#[test]
+fn an_interpreter_is_a_command_or_a_path() {
+    let interpreter =
+        |text: &str| good(&with_stage(&format!("interpreter: {text}"))).stages[0].interpreter.clone().unwrap();
+    assert_eq!(interpreter("python3.12"), Path::new("python3.12"));
+    assert_eq!(interpreter("/bin/sh"), Path::new("/bin/sh"));
+}
+
+#[test]
+fn routes_may_share_a_path_or_a_beginning() {
+    for routes in [
+        "[{path: /a, pipeline: a, methods: [GET]}, {path: /a, pipeline: a, methods: [POST, PUT]}]",
+        "[{path: /a/b, pipeline: a}, {path: '/a/{x}', pipeline: a}]",
+        "[{path: '/a/{x}', pipeline: a}, {path: '/a/{x}/b', pipeline: a}]",
+        "[{path: '/{{x}}', pipeline: a}, {path: '/{x}', pipeline: a}]",
+        "[]",
+    ] {
+        good(&with(&format!("routes: {routes}")));
+    }
+}
+
+#[test]
+fn listeners_are_texts_or_mappings() {
+    let folder = new_folder();
+    std::fs::write(folder.join("cert.pem"), "").unwrap();
+    std::fs::write(folder.join("key.pem"), "").unwrap();
+    let text = with(
+        "listen:\n  http: {address: 'localhost:0', insecure: true}\n  \
+         api: {address: '[::]:7070', tls: {cert: cert.pem, key: key.pem}}",
+    );
+    let service = config::parse("s.yaml", &text, &folder, &no_env).unwrap().service;
+    let http = service.listen.http.unwrap();
+    assert!(http.insecure && http.is_loopback());
+    assert_eq!(http.host_and_port(), ("localhost", 0));
+    let api = service.listen.api.unwrap();
+    assert_eq!(api.host_and_port(), ("::", 7070));
+    assert!(!api.is_loopback());
+    let tls = api.tls.unwrap();
+    assert_eq!((tls.cert, tls.key), (folder.join("cert.pem"), folder.join("key.pem")));
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn who_can_reach_an_address() {
+    for (address, loopback) in [
+        ("127.0.0.1:1", true),
+        ("127.9.9.9:1", true),
+        ("[::1]:1", true),
+        ("[::ffff:127.0.0.1]:1", true),
+        ("localhost:1", true),
+        ("api.localhost:1", true),
+        ("0.0.0.0:1", false),
+        ("[::]:1", false),
+        ("10.0.0.1:1", false),
+        ("localhost.example.org:1", false),
+    ] {
+        assert_eq!(Listener::new(address).unwrap().is_loopback(), loopback, "{address}");
+    }
+}
+
+#[test]
+fn a_file_is_loaded_and_its_folder_is_absolute() {
+    let folder = new_folder();
+    let path = folder.join("primes.yaml");
+    std::fs::write(&path, PRIMES).unwrap();
+    let service = config::load(&path, &no_env).unwrap().service;
+    assert_eq!((service.file, &service.folder), (path, &folder));
+    assert_eq!(service.stages[0].cwd, folder);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn few_things_are_worth_a_warning() {
+    for (text, codes) in [
+        (with_stage("retries: 0\nretry_on: [timeout]"), vec!["6:5 useless-key"]),
+        (with_stage("retries: 0\nretry_on: []"), vec![]),
+        (with("limits: {body: 2GiB}"), vec!["4:10 body-over-memory"]),
+        (with("limits: {memory: 1MiB}"), vec!["4:10 body-over-memory"]),
+    ] {
+        let loaded = parse(&text).unwrap();
+        assert_eq!(super::codes(&loaded.warnings), codes, "{text}");
+    }
+}
+
+/// A new empty folder.
+pub(crate) fn new_folder() -> PathBuf {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("evener-config-{}-{number}", std::process::id());
+    let folder = std::env::temp_dir().join(name);
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}

@@ -1,0 +1,219 @@
+//! The schema, the walker and the table of keys say the same.
+//!
+//! JSON is YAML, so one value serves as a file for the walker and as an instance for the schema.
+
+use evener_engine::config::schema;
+use serde_json::{Value, json};
+
+use super::parse;
+
+/// A file that has every key there is.
+fn full() -> Value {
+    json!({
+        "service": "s",
+        "listen": {
+            "http": {
+                "address": "127.0.0.1:1",
+                "tls": {"cert": "/proc/self/exe", "key": "/proc/self/exe"},
+                "insecure": false,
+            },
+            "api": {
+                "address": "127.0.0.1:2",
+                "tls": {"cert": "/proc/self/exe", "key": "/proc/self/exe"},
+                "insecure": true,
+            },
+        },
+        "stages": {"a": {
+            "python": "m:f", "workers": 1, "timeout": "1s", "retries": 1, "retry_on": ["error"],
+            "backoff": "1s", "queue": 1, "env": {"A": "1"}, "cwd": "/", "interpreter": "python3",
+            "memory": "1GiB", "max_jobs_per_worker": 1, "start_timeout": "1s", "grace": "1s",
+            "on_cancel": "kill",
+        }},
+        "pipelines": {"p": ["a"]},
+        "routes": [{
+            "path": "/", "methods": ["GET"], "pipeline": "p", "timeout": "1s", "fallback": 7,
+            "fallback_on": ["error"], "input": "body", "decode": "json", "body": 7,
+        }],
+        "limits": {
+            "body": 1, "queue": 1, "memory": 1000, "connections": 1, "max_hops": 1, "headers": "1KiB",
+            "header_timeout": "1s", "body_timeout": "1s", "idle_timeout": "1s",
+        },
+        "drain": "1s",
+        "debug": true,
+    })
+}
+
+fn walk(file: &Value) -> Result<(), String> {
+    parse(&file.to_string()).map(|_| ()).map_err(|report| report.to_string())
+}
+
+/// Calls `visit` with the pointer of every value that has a schema, and that schema.
+fn each_property(schema: &Value, file: &Value, at: &str, visit: &mut dyn FnMut(&str, &Value)) {
+    visit(at, schema);
+    if let Some(properties) = schema["properties"].as_object() {
+        for (name, property) in properties {
+            let value = file.get(name).unwrap_or_else(|| panic!("the full file has no {at}/{name}"));
+            each_property(property, value, &format!("{at}/{name}"), visit);
+        }
+        for name in file.as_object().unwrap().keys() {
+            assert!(properties.contains_key(name), "the schema has no {at}/{name}");
+        }
+    } else if let Some(inner) = schema.get("additionalProperties").filter(|s| s.is_object()) {
+        for (name, value) in file.as_object().unwrap() {
+            each_property(inner, value, &format!("{at}/{name}"), visit);
+        }
+    } else if let Some(items) = schema.get("items") {
+        each_property(items, &file[0], &format!("{at}/0"), visit);
+    } else if let Some(shapes) = schema["anyOf"].as_array()
+        && let Some(mapping) = shapes.iter().find(|shape| shape["type"] == "object")
+    {
+        each_property(mapping, file, at, visit);
+    }
+}
+
+#[test]
+fn the_walker_takes_every_key_of_the_schema() {
+    walk(&full()).unwrap();
+    each_property(&schema(), &full(), "", &mut |_, _| {});
+}
+
+#[test]
+fn the_walker_reads_every_key_of_the_schema() {
+    let mut places = Vec::new();
+    each_property(&schema(), &full(), "", &mut |at, _| places.push(at.to_string()));
+    assert!(places.len() > 60, "{places:?}");
+    for at in places {
+        let mut file = full();
+        *file.pointer_mut(&at).unwrap() = json!([{"nonsense": []}]);
+        match at.ends_with("/fallback") {
+            true => walk(&file).unwrap(),
+            false => assert!(walk(&file).is_err(), "nobody looks at {at}"),
+        }
+    }
+}
+
+#[test]
+fn the_schema_accepts_and_refuses_what_the_walker_does() {
+    let schema = schema();
+    let check = |file: &Value| valid(&schema, file, &schema);
+    assert!(check(&full()));
+    for (at, value, good) in [
+        ("/stages/a/workers", json!("auto"), true),
+        ("/stages/a/workers", json!("many"), false),
+        ("/stages/a/workers", json!(-1), false),
+        ("/stages/a/workers", json!(1.5), false),
+        ("/stages/a/retry_on", json!(["last"]), false),
+        ("/stages/a/retry_on", json!("lost"), false),
+        ("/stages/a/memory", json!(1 << 30), true),
+        ("/stages/a/timeout", json!(5), false),
+        ("/pipelines/p", json!([]), false),
+        ("/listen/http", json!("127.0.0.1:80"), true),
+        ("/listen/http", json!(80), false),
+        ("/debug", json!("yes"), false),
+        ("/routes", json!([]), true),
+        ("/routes/0/methods", json!([]), false),
+        ("/limits/queue", json!(0), false),
+        ("/drain", json!(null), false),
+    ] {
+        let mut file = full();
+        *file.pointer_mut(at).unwrap() = value;
+        assert_eq!(walk(&file).is_ok(), good, "walker: {at}\n{file}");
+        // Patterns are left to real validators; whatever differs here differs without them.
+        assert_eq!(check(&file), good, "schema: {at}\n{file}");
+    }
+    for at in ["", "/stages/a", "/listen", "/listen/http", "/listen/http/tls", "/routes/0", "/limits"] {
+        let mut file = full();
+        let mapping = file.pointer_mut(at).unwrap().as_object_mut().unwrap();
+        mapping.insert("unknown".into(), json!(1));
+        assert!(!check(&file) && walk(&file).is_err(), "{at}");
+    }
+}
+
+#[test]
+fn every_key_is_described() {
+    let schema = schema();
+    each_property(&schema, &full(), "", &mut |at, property| {
+        let named = !at.is_empty() && !at.ends_with("/0") && !at.contains("/env/");
+        if named && !["/stages/a", "/pipelines/p"].contains(&at) && property.get("anyOf").is_none() {
+            let mapping = property.get("properties").is_some();
+            assert!(mapping || property["description"].is_string(), "{at} has no description");
+        }
+    });
+    let stage = &schema["properties"]["stages"]["additionalProperties"]["properties"];
+    for (name, default) in [
+        ("workers", json!(1)),
+        ("timeout", json!("60s")),
+        ("retries", json!(2)),
+        ("retry_on", json!(["lost"])),
+        ("start_timeout", json!("5m")),
+        ("grace", json!("5s")),
+        ("on_cancel", json!("tell")),
+    ] {
+        assert_eq!(stage[name]["default"], default, "{name}");
+        assert!(stage[name]["description"].is_string(), "{name}");
+    }
+    let limits = &schema["properties"]["limits"]["properties"];
+    assert_eq!(limits["body"]["default"], "10MiB");
+    assert_eq!(limits["idle_timeout"]["default"], "75s");
+    assert_eq!(schema["additionalProperties"], false);
+    assert_eq!(schema["required"], json!(["service", "stages"]));
+}
+
+/// As much of JSON Schema as the schema uses, without patterns: a pattern only tells texts from texts
+/// here, and `variable` is told by its `${`, and `duration` and `size` by their first digit.
+fn valid(schema: &Value, value: &Value, root: &Value) -> bool {
+    let Some(schema) = schema.as_object() else { return true };
+    schema.iter().all(|(keyword, rule)| match keyword.as_str() {
+        "$ref" => {
+            let pointer = rule.as_str().unwrap().trim_start_matches('#');
+            valid(root.pointer(pointer).unwrap(), value, root)
+        }
+        "anyOf" => rule.as_array().unwrap().iter().any(|one| valid(one, value, root)),
+        "type" => match rule.as_str() {
+            Some(name) => is(name, value),
+            None => rule.as_array().unwrap().iter().any(|name| is(name.as_str().unwrap(), value)),
+        },
+        "enum" => rule.as_array().unwrap().contains(value),
+        "minimum" => value.as_f64().is_none_or(|number| number >= rule.as_f64().unwrap()),
+        "maximum" => value.as_f64().is_none_or(|number| number <= rule.as_f64().unwrap()),
+        "minLength" | "maxLength" => true,
+        "minItems" => value.as_array().is_none_or(|list| list.len() as u64 >= rule.as_u64().unwrap()),
+        "items" => value.as_array().is_none_or(|list| list.iter().all(|one| valid(rule, one, root))),
+        "properties" => value.as_object().is_none_or(|object| {
+            object.iter().all(|(name, one)| rule.get(name).is_none_or(|rule| valid(rule, one, root)))
+        }),
+        "additionalProperties" => value.as_object().is_none_or(|object| {
+            let mut others = object
+                .iter()
+                .filter(|(name, _)| schema.get("properties").is_none_or(|known| known.get(name).is_none()));
+            others.all(|(_, one)| *rule != json!(false) && valid(rule, one, root))
+        }),
+        "required" => value.as_object().is_none_or(|object| {
+            rule.as_array().unwrap().iter().all(|name| object.contains_key(name.as_str().unwrap()))
+        }),
+        "pattern" => value.as_str().is_none_or(|text| {
+            let pattern = rule.as_str().unwrap();
+            if pattern.starts_with("\\$") {
+                text.contains("${")
+            } else if pattern.starts_with("^[0-9]") {
+                text.starts_with(|c: char| c.is_ascii_digit())
+            } else {
+                true
+            }
+        }),
+        "propertyNames" | "description" | "default" | "title" | "$schema" | "$defs" => true,
+        other => panic!("the schema uses {other}"),
+    })
+}
+
+fn is(name: &str, value: &Value) -> bool {
+    match name {
+        "object" => value.is_object(),
+        "array" => value.is_array(),
+        "string" => value.is_string(),
+        "boolean" => value.is_boolean(),
+        "number" => value.is_number(),
+        "integer" => value.is_i64() || value.is_u64(),
+        other => panic!("the schema uses the type {other}"),
+    }
+}

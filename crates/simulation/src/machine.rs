@@ -1,0 +1,71 @@
+//! What a world drives: the dispatcher, or something that stands before it and spoils its work.
+
+use evener_core::{
+    Action, Dispatcher, JobKey, Loss, Outcome, Refused, RequestKey, StageId, Submission, Time, WorkerKey,
+};
+
+/// The real dispatcher, with numbers for payloads and the requests' numbers for reply addresses.
+pub type Core = Dispatcher<u64, u32>;
+
+/// The inputs and outputs of the dispatcher. What the methods mean is said at [`Dispatcher`].
+#[allow(missing_docs)]
+pub trait Machine {
+    fn submit(&mut self, now: Time, submission: Submission<u64, u32>) -> Result<RequestKey, Box<Refused<u64, u32>>>;
+    fn cancel(&mut self, now: Time, request: RequestKey);
+    fn worker_ready(&mut self, now: Time, stage: StageId) -> WorkerKey;
+    fn worker_lost(&mut self, now: Time, worker: WorkerKey, loss: Loss);
+    fn outcome(&mut self, now: Time, worker: WorkerKey, job: JobKey, attempt: u32, outcome: Outcome<u64>) -> bool;
+    fn stage_broken(&mut self, now: Time, stage: StageId, why: &str);
+    fn timeout(&mut self, now: Time);
+    fn drain(&mut self, now: Time, until: Time);
+    fn next_timeout(&self) -> Option<Time>;
+    fn take_actions(&mut self, into: &mut Vec<Action<u64, u32>>);
+    /// The dispatcher, to ask it whether it contradicts itself and what it counted.
+    fn core(&self) -> &Core;
+}
+
+impl Machine for Core {
+    fn submit(&mut self, now: Time, submission: Submission<u64, u32>) -> Result<RequestKey, Box<Refused<u64, u32>>> {
+        Dispatcher::submit(self, now, submission).map_err(Box::new)
+    }
+
+    fn cancel(&mut self, now: Time, request: RequestKey) {
+        Dispatcher::cancel(self, now, request);
+    }
+
+    fn worker_ready(&mut self, now: Time, stage: StageId) -> WorkerKey {
+        Dispatcher::worker_ready(self, now, stage)
+    }
+
+    fn worker_lost(&mut self, now: Time, worker: WorkerKey, loss: Loss) {
+        Dispatcher::worker_lost(self, now, worker, loss);
+    }
+
+    fn outcome(&mut self, now: Time, worker: WorkerKey, job: JobKey, attempt: u32, outcome: Outcome<u64>) -> bool {
+        Dispatcher::outcome(self, now, worker, job, attempt, outcome)
+    }
+
+    fn stage_broken(&mut self, now: Time, stage: StageId, why: &str) {
+        Dispatcher::stage_broken(self, now, stage, why);
+    }
+
+    fn timeout(&mut self, now: Time) {
+        Dispatcher::timeout(self, now);
+    }
+
+    fn drain(&mut self, now: Time, until: Time) {
+        Dispatcher::drain(self, now, until);
+    }
+
+    fn next_timeout(&self) -> Option<Time> {
+        Dispatcher::next_timeout(self)
+    }
+
+    fn take_actions(&mut self, into: &mut Vec<Action<u64, u32>>) {
+        Dispatcher::take_actions(self, into);
+    }
+
+    fn core(&self) -> &Core {
+        self
+    }
+}

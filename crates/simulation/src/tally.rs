@@ -1,0 +1,121 @@
+//! What happened in a run, counted, so that a test can tell whether the worlds are wild enough.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+macro_rules! happenings {
+    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
+        /// Something that can happen in a world.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Happening { $($(#[doc = $doc])+ $name,)+ }
+
+        impl Happening {
+            /// All that can happen.
+            pub const ALL: &[Happening] = &[$(Happening::$name),+];
+        }
+    };
+}
+
+happenings! {
+    /// An input was given.
+    Step,
+    /// A request was let in.
+    Accepted,
+    /// A request was refused since the node drained.
+    RefusedByDrain,
+    /// A request was refused since a stage was broken.
+    RefusedByBroken,
+    /// A request was refused since a queue was full.
+    RefusedByFull,
+    /// A request was answered with the value of its last stage.
+    AnsweredWithValue,
+    /// A request was answered early.
+    AnsweredEarly,
+    /// A request was answered with a problem.
+    AnsweredWithProblem,
+    /// A request was answered with its fallback.
+    AnsweredWithFallback,
+    /// A request was answered since its deadline passed.
+    DeadlinePassed,
+    /// A request was answered at the end of a drain.
+    DrainedAway,
+    /// A request was answered since its stage broke.
+    EndedByBroken,
+    /// A request was answered since its tries were spent on workers that died.
+    TriesSpent,
+    /// A client went away and its job waited.
+    CancelledWaiting,
+    /// A client went away and its job was with a worker.
+    CancelledRunning,
+    /// A client went away after its answer had come.
+    CancelledTooLate,
+    /// A goto moved a request on.
+    Goto,
+    /// A request took too many gotos.
+    TooManyHops,
+    /// A job was tried again.
+    Retry,
+    /// A try took too long.
+    TryTimedOut,
+    /// A worker died with a job.
+    DiedAtWork,
+    /// A worker died without a job.
+    DiedIdle,
+    /// A worker died after it had been told.
+    DiedTold,
+    /// A worker ran out of memory.
+    OutOfMemory,
+    /// An outcome came for a job that had gone another way.
+    LateOutcome,
+    /// An outcome came for a job that was with another worker at that time.
+    LateOutcomeWhileRetried,
+    /// An outcome came after the worker had been sent a signal.
+    OutcomeAfterSignal,
+    /// An outcome was refused.
+    StaleOutcome,
+    /// A worker got SIGTERM.
+    Terminated,
+    /// A worker got SIGKILL.
+    Killed,
+    /// A worker left after its share of jobs.
+    Retired,
+    /// A stage broke.
+    Broken,
+    /// A broken stage was mended.
+    Mended,
+    /// The clock leapt.
+    Leap,
+}
+
+/// How often each thing happened.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    counts: BTreeMap<Happening, u64>,
+}
+
+impl Tally {
+    pub(crate) fn count(&mut self, what: Happening) {
+        *self.counts.entry(what).or_default() += 1;
+    }
+
+    /// How often this happened.
+    pub fn of(&self, what: Happening) -> u64 {
+        self.counts.get(&what).copied().unwrap_or_default()
+    }
+
+    /// Adds what happened in another run.
+    pub fn add(&mut self, other: &Tally) {
+        for (what, count) in &other.counts {
+            *self.counts.entry(*what).or_default() += count;
+        }
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for what in Happening::ALL {
+            writeln!(f, "{:>12}  {what:?}", self.of(*what))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,64 @@
+//! Payloads that carry the way that they came. Each stage folds itself and what it did into the number it was handed, so a
+//! payload of another request, of another stage or of an earlier attempt never looks right.
+
+use evener_core::{Path, StageId, Topology};
+
+/// What a client sends with request number `request`.
+pub fn start(request: u32) -> u64 {
+    fold(0x5eed, u64::from(request))
+}
+
+/// What a stage hands on.
+pub fn next(payload: u64, stage: StageId) -> u64 {
+    fold(payload, 1 << 32 | u64::from(stage.0))
+}
+
+/// What a stage answers early.
+pub fn reply(payload: u64, stage: StageId) -> u64 {
+    fold(payload, 2 << 32 | u64::from(stage.0))
+}
+
+/// What a stage sends elsewhere.
+pub fn goto(payload: u64, stage: StageId) -> u64 {
+    fold(payload, 3 << 32 | u64::from(stage.0))
+}
+
+/// One step of SplitMix64 (Steele, Lea and Flood, 2014) over both numbers.
+fn fold(payload: u64, with: u64) -> u64 {
+    let mut mixed = payload.rotate_left(17) ^ with.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ mixed >> 31
+}
+
+/// A place on a path.
+#[derive(Clone, Copy, Debug)]
+pub struct Position {
+    /// The path.
+    pub path: Path,
+    /// Which of its stages, from 0.
+    pub cursor: usize,
+}
+
+impl Position {
+    /// The stage at this place.
+    pub fn stage(self, topology: &Topology) -> Option<StageId> {
+        topology.path(self.path).get(self.cursor).copied()
+    }
+
+    /// Where a goto leads: to the next such stage ahead on this path, else to the first such stage on it, else to the start
+    /// of what it names; `None` if it names nothing.
+    pub fn after_goto(self, topology: &Topology, target: &str) -> Option<Position> {
+        let found = topology.find(target)?;
+        let stages = topology.path(self.path);
+        let mut order = (self.cursor + 1..stages.len()).chain(0..=self.cursor);
+        let on_this_path = match found {
+            Path::Stage(stage) => order.find(|cursor| stages[*cursor] == stage),
+            Path::Pipeline(_) => None,
+        };
+        Some(match on_this_path {
+            Some(cursor) => Position { cursor, ..self },
+            None => Position { path: found, cursor: 0 },
+        })
+    }
+}
