@@ -11,6 +11,7 @@ Run as a program, this file is the partner.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -90,7 +91,8 @@ class Probe:
 
 
 def _partner(descriptor: int) -> None:
-    with socket.socket(fileno=descriptor) as peer:
+    # An end in the middle of a reading is as good as any other.
+    with contextlib.suppress(ConnectionError), socket.socket(fileno=descriptor) as peer:
         while message := peer.recv(SIZE):
             if message[0] == MOVE:
                 os.sched_setaffinity(0, {message[1]})

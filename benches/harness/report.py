@@ -116,17 +116,22 @@ def _open_loop(results: Results) -> str:
             wakes = sorted(block.load.wake_p50_us or 0.0 for block in blocks)
             late = max(block.load.backlogged / block.load.requests for block in blocks)
             p50, p99 = (_time(loop.series.absolute(figure, bool(second)).median) for figure in ("p50", "p99"))
-            rate = f"{loop.rates[name]:,.0f}/s"
-            rows.append([_stages(loop.stages), name, rate, p50, p99, _time(wakes[len(wakes) // 2]), f"{late:.1%}"])
+            cpu = [
+                f"{loop.series.absolute(figure, bool(second)).median:.0f} µs"
+                for figure in ("CPU per request", "generator CPU per request")
+            ]
+            wake, rate = _time(wakes[len(wakes) // 2]), f"{loop.rates[name]:,.0f}/s"
+            rows.append([_stages(loop.stages), name, rate, p50, p99, wake, f"{late:.1%}", *cpu])
     if not rows:
         return ""
-    head = ["case", "system", "mean rate", "p50", "p99", "of it waking", "no connection free"]
+    head = ["case", "system", "mean rate", "p50", "p99", "of it waking", "no connection free", "CPU per request"]
+    head.append("load generator's CPU")
     text = (
         f"Open loop at half of what each system did at {MANY} connections: Poisson arrivals of a fixed seed over "
         f"{OPEN_CONNECTIONS} connections, latency counted from when a request was due. *Of it waking* is the median of "
         "what the kernel took to wake the sender; it is part of every latency here.\n\n"
     )
-    return text + _table(head, rows, "llrrrrr")
+    return text + _table(head, rows, "llrrrrrrr")
 
 
 def _memory(results: Results) -> str:

@@ -17,7 +17,7 @@ use crate::record::{Due, Mishap, Record, State};
 use crate::tally::{Happening, Tally};
 
 /// What is wrong, if something is.
-pub type Check = Result<(), String>;
+pub(crate) type Check = Result<(), String>;
 
 pub(crate) fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Check {
     if holds { Ok(()) } else { Err(otherwise()) }
@@ -25,15 +25,16 @@ pub(crate) fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Check {
 
 const TICK: u64 = 1_000_000;
 
-/// Whether what was to happen at `due` has to have happened once the clock's owner has said that it is `now`. Timers fire at
-/// the first tick at or after their time; one more tick is granted to those that were set for a time that had passed.
+/// Whether what was to happen at `due` has to have happened once the clock's owner has said that it is `now`. Timers
+/// fire at the first tick at or after their time; one more tick is granted to those that were set for a time that had
+/// passed.
 pub(crate) fn surely(due: Time, now: Time) -> bool {
     now.as_nanos() / TICK > due.as_nanos().div_ceil(TICK)
 }
 
 /// Keeps the history, and holds every action against it.
 #[derive(Debug)]
-pub struct Checker {
+pub(crate) struct Checker {
     topology: Arc<Topology>,
     /// All requests that were let in, by number.
     records: BTreeMap<u32, Record>,
@@ -90,12 +91,9 @@ impl Checker {
     /// An action went out.
     pub(crate) fn saw(&mut self, now: Time, action: &Action<u64, u32>) -> Check {
         match *action {
-            Action::Run {
-                worker, job, attempt, tries, id, request, request_id, from_client, deadline, payload,
-            } => {
-                let handed = Handed {
-                    worker, job, attempt, tries, id, request, request_id, from_client, deadline, payload,
-                };
+            Action::Run { worker, job, attempt, tries, id, request, request_id, from_client, deadline, payload } => {
+                let handed =
+                    Handed { worker, job, attempt, tries, id, request, request_id, from_client, deadline, payload };
                 self.saw_run(now, handed)
             }
             Action::Cancel { worker, job, attempt } => self.saw_cancel(now, worker, job, attempt),
@@ -117,7 +115,8 @@ impl Checker {
         let record = self.records.get(&number).ok_or_else(|| format!("a job of request {number}, which is none"))?;
         let stage = self.stage_of(record)?;
         let rules = self.topology.stage(stage);
-        let member = self.crew.get(&worker).ok_or_else(|| format!("job {} for worker {worker:?}, which is gone", handed.id))?;
+        let member =
+            self.crew.get(&worker).ok_or_else(|| format!("job {} for worker {worker:?}, which is gone", handed.id))?;
         let request = format_args!("request {number}");
         ensure(matches!(member.duty, Duty::Idle), || format!("{request}: worker {worker:?} was not idle"))?;
         ensure(member.stage == stage, || format!("{request}: the worker is of the wrong stage"))?;
@@ -148,7 +147,9 @@ impl Checker {
         let member = self.crew.get_mut(&worker).ok_or("a worker that is gone was told")?;
         let rules = self.topology.stage(member.stage);
         let Duty::Holding(hold) = &mut member.duty else { return Err("an idle worker was told".to_owned()) };
-        ensure(hold.job == job && hold.attempt == attempt, || "a worker was told of a job that it does not hold".to_owned())?;
+        ensure(hold.job == job && hold.attempt == attempt, || {
+            "a worker was told of a job that it does not hold".to_owned()
+        })?;
         let record = self.records.get_mut(&hold.request).ok_or("a worker holds a job of nobody")?;
         let counts = record.state == State::Waiting && record.holder == Some(worker);
         hold.tell(now, counts || rules.on_cancel == OnCancel::Kill)?;
@@ -181,9 +182,12 @@ impl Checker {
     }
 
     fn saw_answer(&mut self, now: Time, number: u32, id: RequestId, answer: &Answer<u64>) -> Check {
-        let record = self.records.get(&number).ok_or_else(|| format!("an answer for request {number}, which is none"))?;
+        let record =
+            self.records.get(&number).ok_or_else(|| format!("an answer for request {number}, which is none"))?;
         ensure(record.id == id, || format!("the answer for request {number} has the id of another"))?;
-        ensure(record.state == State::Waiting, || format!("request {number} was {:?}, and answered again", record.state))?;
+        ensure(record.state == State::Waiting, || {
+            format!("request {number} was {:?}, and answered again", record.state)
+        })?;
         let due = match record.due {
             Some(due) => due,
             None => self.may_end(now, record, answer)?,
@@ -235,9 +239,12 @@ impl Checker {
         core.verify()?;
         for number in &self.waiting {
             let record = &self.records[number];
-            ensure(record.due.is_none(), || format!("request {number} should have been answered with {:?}", record.due))?;
+            ensure(record.due.is_none(), || {
+                format!("request {number} should have been answered with {:?}", record.due)
+            })?;
             let stage = self.stage_of(record)?;
-            if record.holder.is_some() || (record.not_before > Time::ZERO && !surely(record.not_before, self.told_time)) {
+            if record.holder.is_some() || (record.not_before > Time::ZERO && !surely(record.not_before, self.told_time))
+            {
                 continue;
             }
             ensure(!self.broken[stage.0 as usize], || format!("request {number} waits at a broken stage"))?;
@@ -253,7 +260,9 @@ impl Checker {
         }
         let totals = core.totals();
         let count = |state| self.records.values().filter(|record| record.state == state).count() as u64;
-        ensure(core.pending() == self.waiting.len(), || "the dispatcher counts other requests than there are".to_owned())?;
+        ensure(core.pending() == self.waiting.len(), || {
+            "the dispatcher counts other requests than there are".to_owned()
+        })?;
         ensure(totals.answered == count(State::Answered), || "answers are miscounted".to_owned())?;
         ensure(totals.cancelled == count(State::Cancelled), || "cancellations are miscounted".to_owned())
     }
@@ -268,7 +277,9 @@ impl Checker {
             let drained = self.drain_ends.is_some_and(|ends| surely(ends, now));
             ensure(!drained, || format!("request {number} has no answer at the end of the drain"))?;
             let lag = record.not_before.since(now);
-            ensure(record.runs != 1 || lag <= Duration::from_secs(1), || format!("request {number} is not retried within 1 s"))?;
+            ensure(record.runs != 1 || lag <= Duration::from_secs(1), || {
+                format!("request {number} is not retried within 1 s")
+            })?;
         }
         for (worker, member) in &mut self.crew {
             let grace = self.topology.stage(member.stage).grace;

@@ -104,9 +104,9 @@ impl Hold {
             (Some(at), _) => ensure(self.killed || !surely(at + TERM_TO_KILL, now), || {
                 format!("worker {worker:?} should have got SIGKILL by now")
             }),
-            (None, Some((_, latest))) => ensure(!surely(latest + grace, now), || {
-                format!("worker {worker:?} should have got SIGTERM by now")
-            }),
+            (None, Some((_, latest))) => {
+                ensure(!surely(latest + grace, now), || format!("worker {worker:?} should have got SIGTERM by now"))
+            }
             (None, None) => {
                 self.grace = surely(self.try_ends, now).then_some((self.try_ends, now));
                 Ok(())

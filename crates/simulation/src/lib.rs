@@ -1,24 +1,24 @@
 //! Seeded worlds that run the core of Evener under faults.
 //!
-//! A [`world`] is made of one number: the stages and their rules, the clients and what they ask for, the workers and when
-//! they die, hang, answer late or answer twice, the stages that break and are mended, and a clock that at times leaps. It
-//! drives a [`Machine`], which is the real dispatcher, through its public face alone. A [`checker`] beside it keeps the
-//! history as clients and workers see it, knows from the inputs what has to come out, and looks at every action: what goes
-//! out unasked, late, twice, to the wrong hands or not at all ends the run with a [`Failure`] that names the seed. The same
-//! seed makes the same history again, step by step.
+//! A world is made of one number: the stages and their rules, the clients and what they ask for, the workers and when
+//! they die, hang, answer late or answer twice, the stages that break and are mended, and a clock that at times leaps.
+//! It drives a [`Machine`], which is the real dispatcher, through its public face alone. A checker beside it keeps the
+//! history as clients and workers see it, knows from the inputs what has to come out, and looks at every action: what
+//! goes out unasked, late, twice, to the wrong hands or not at all ends the run with a [`Failure`] that names the
+//! seed. The same seed makes the same history again, step by step.
 //!
-//! What this crate will never do: look into the dispatcher to find out what is right. Rules are said here a second time, in
-//! other words, and the two sayings have to agree.
+//! What this crate will never do: look into the dispatcher to find out what is right. Rules are said here a second
+//! time, in other words, and the two sayings have to agree.
 
-pub mod checker;
+mod checker;
 mod crew;
 mod habits;
 mod machine;
 mod plan;
 mod record;
 mod tally;
-pub mod trail;
-pub mod world;
+mod trail;
+mod world;
 
 use std::fmt;
 
@@ -55,8 +55,8 @@ pub fn run(seed: u64) -> Result<Tally, Failure> {
     run_on(seed, |core| core)
 }
 
-/// Runs the world of that seed on what `machine` makes of the real dispatcher. The first time nothing is written down; a
-/// run that fails is made again to tell its last steps.
+/// Runs the world of that seed on what `machine` makes of the real dispatcher. The first time nothing is written down;
+/// a run that fails is made again to tell its last steps.
 pub fn run_on<M: Machine>(seed: u64, machine: impl Fn(Core) -> M) -> Result<Tally, Failure> {
     let mut world = world::World::new(seed, &machine);
     if world.run().is_ok() {

@@ -58,11 +58,11 @@ impl Plan {
     pub(crate) fn random(rng: &mut Rng) -> Plan {
         let millis = Duration::from_millis;
         Plan {
-            requests: rng.u32(1..40),
-            workers: rng.usize(1..5),
-            pace: [millis(0), millis(5), millis(50), millis(500)][rng.usize(0..4)],
+            requests: rng.u32(1..120),
+            workers: rng.usize(1..7),
+            pace: [millis(0), millis(10), millis(60), millis(200)][rng.usize(0..4)],
             work: [millis(2), millis(40), millis(400)][rng.usize(0..3)],
-            patience: [millis(50), millis(1_000), millis(20_000)][rng.usize(0..3)],
+            patience: [millis(200), millis(5_000), millis(60_000)][rng.usize(0..3)],
             leaves: odds(rng, 300),
             dies: odds(rng, 400),
             hangs: odds(rng, 300),
@@ -75,7 +75,7 @@ impl Plan {
             ghosts: odds(rng, 300),
             breaks: odds(rng, 400),
             late_wakeups: odds(rng, 400),
-            leaps: odds(rng, 30),
+            leaps: odds(rng, 8),
         }
     }
 }
@@ -87,7 +87,7 @@ fn rules(rng: &mut Rng, number: u32) -> StageRules {
         retries: rng.u32(0..5),
         retry_on: RetryOn { lost: rng.u8(0..5) > 0, timeout: rng.bool(), error: rng.bool() },
         backoff: [None, None, Some(Duration::ZERO), Some(millis(rng, 300))][rng.usize(0..4)],
-        queue: [1, 2, 5, 1_000][rng.usize(0..4)],
+        queue: [1, 10, 1_000, 1_000][rng.usize(0..4)],
         grace: [Duration::ZERO, millis(rng, 30), millis(rng, 500)][rng.usize(0..3)],
         on_cancel: if rng.bool() { OnCancel::Tell } else { OnCancel::Kill },
         max_jobs_per_worker: (rng.u8(0..4) == 0).then(|| rng.u64(1..6)),

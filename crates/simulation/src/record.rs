@@ -49,7 +49,7 @@ pub(crate) struct Record {
     pub(crate) runs: u32,
     /// The worker whose outcome counts.
     pub(crate) holder: Option<WorkerKey>,
-    /// The next try does not start before this.
+    /// The next try does not start before this. Zero: it starts as soon as a worker is idle.
     pub(crate) not_before: Time,
     pub(crate) due: Option<Due>,
     pub(crate) state: State,
@@ -73,7 +73,8 @@ impl Record {
         self.holder = None;
         let again = worth_it && self.runs <= rules.retries;
         if again {
-            self.not_before = now + pause(rules, self.runs, mishap);
+            let pause = pause(rules, self.runs, mishap);
+            self.not_before = if pause.is_zero() { Time::ZERO } else { now + pause };
         } else {
             self.due = Some(Due::Problem(code));
         }
@@ -103,8 +104,8 @@ pub(crate) fn covers(fallback_on: FallbackOn, code: Code) -> bool {
     }
 }
 
-/// The wait between try number `runs` and the next. With no backoff of its own a stage waits 100 ms, except that the first
-/// retry after a loss is free; each further wait is twice the last, up to 30 s.
+/// The wait between try number `runs` and the next. With no backoff of its own a stage waits 100 ms, except that the
+/// first retry after a loss is free; each further wait is twice the last, up to 30 s.
 fn pause(rules: &StageRules, runs: u32, mishap: Mishap) -> Duration {
     let longest = Duration::from_secs(30);
     let free = u32::from(rules.backoff.is_none() && mishap == Mishap::Lost);

@@ -1,25 +1,25 @@
-//! Payloads that carry the way that they came. Each stage folds itself and what it did into the number it was handed, so a
-//! payload of another request, of another stage or of an earlier attempt never looks right.
+//! Payloads that carry the way that they came. Each stage folds itself and what it did into the number it was handed,
+//! so a payload of another request, of another stage or of an earlier attempt never looks right.
 
 use evener_core::{Path, StageId, Topology};
 
 /// What a client sends with request number `request`.
-pub fn start(request: u32) -> u64 {
+pub(crate) fn start(request: u32) -> u64 {
     fold(0x5eed, u64::from(request))
 }
 
 /// What a stage hands on.
-pub fn next(payload: u64, stage: StageId) -> u64 {
+pub(crate) fn next(payload: u64, stage: StageId) -> u64 {
     fold(payload, 1 << 32 | u64::from(stage.0))
 }
 
 /// What a stage answers early.
-pub fn reply(payload: u64, stage: StageId) -> u64 {
+pub(crate) fn reply(payload: u64, stage: StageId) -> u64 {
     fold(payload, 2 << 32 | u64::from(stage.0))
 }
 
 /// What a stage sends elsewhere.
-pub fn goto(payload: u64, stage: StageId) -> u64 {
+pub(crate) fn goto(payload: u64, stage: StageId) -> u64 {
     fold(payload, 3 << 32 | u64::from(stage.0))
 }
 
@@ -33,22 +33,22 @@ fn fold(payload: u64, with: u64) -> u64 {
 
 /// A place on a path.
 #[derive(Clone, Copy, Debug)]
-pub struct Position {
+pub(crate) struct Position {
     /// The path.
-    pub path: Path,
+    pub(crate) path: Path,
     /// Which of its stages, from 0.
-    pub cursor: usize,
+    pub(crate) cursor: usize,
 }
 
 impl Position {
     /// The stage at this place.
-    pub fn stage(self, topology: &Topology) -> Option<StageId> {
+    pub(crate) fn stage(self, topology: &Topology) -> Option<StageId> {
         topology.path(self.path).get(self.cursor).copied()
     }
 
-    /// Where a goto leads: to the next such stage ahead on this path, else to the first such stage on it, else to the start
-    /// of what it names; `None` if it names nothing.
-    pub fn after_goto(self, topology: &Topology, target: &str) -> Option<Position> {
+    /// Where a goto leads: to the next such stage ahead on this path, else to the first such stage on it, else to the
+    /// start of what it names; `None` if it names nothing.
+    pub(crate) fn after_goto(self, topology: &Topology, target: &str) -> Option<Position> {
         let found = topology.find(target)?;
         let stages = topology.path(self.path);
         let mut order = (self.cursor + 1..stages.len()).chain(0..=self.cursor);

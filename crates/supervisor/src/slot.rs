@@ -7,6 +7,7 @@
 
 mod life;
 mod line;
+mod wire;
 
 use std::io;
 use std::sync::Arc;

@@ -1157,6 +1157,11 @@ def _serve(link: _Link, call: Callable[..., Any], wants_context: bool, name: str
     small value.
     """
     receive, send, backlog = link.socket.recv_into, link.socket.sendall, link.backlog
+    # A blocking receive would be woken for nothing each time the node reads an outcome: the kernel then reports room to
+    # write to whoever sleeps on the socket. A poll for reading sleeps through that, which halves the cost of a job.
+    readable = select.poll()
+    readable.register(link.socket, select.POLLIN)
+    wait = readable.poll
     unpack, pack, clock = _HEADER.unpack_from, _HEADER.pack, time.perf_counter_ns
     buffer = bytearray(65_536)
     view = memoryview(buffer)
@@ -1177,6 +1182,7 @@ def _serve(link: _Link, call: Callable[..., Any], wants_context: bool, name: str
             if backlog or link.ended:
                 word, key, extension, number, left, payload = link.next_job()
             else:
+                wait()
                 size = receive(buffer)
                 length, word, key, middle, number, zero, left = unpack(buffer)
                 if size == length + 40 and word in whole_jobs and middle <= length and not zero:

@@ -5,79 +5,77 @@
 //! every request that should have been under way meanwhile.
 //!
 //! What it can measure: latencies from about 20 us up, at rates up to some ten thousand a second, over a fixed number
-//! of keep-alive connections, one thread each. What it cannot: when all connections are busy, a due request waits here
-//! and not in the server's accept queue (`backlogged` counts those); and what the kernel takes to wake a sleeping
+//! of keep-alive connections, all in one thread. What it cannot: when all connections are busy, a due request waits
+//! here and not in the server's accept queue (`backlogged` counts those); and what the kernel takes to wake this
 //! thread is in every latency (`wake_*` says how much). Nothing but HTTP/1.1 answers with a Content-Length is read.
 //!
 //! Usage: `openloop HOST:PORT PATH BODY RATE SECONDS CONNECTIONS SEED`; one line of JSON comes out.
 
+use std::collections::VecDeque;
 use std::env;
 use std::error::Error;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-/// How long a request may take before it counts as an error.
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll;
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
+
+/// How long answers may be outstanding after the last request was due.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Between the last thread being ready and the first request being due.
+/// Between the connections being open and the first request being due.
 const RUN_UP: Duration = Duration::from_millis(50);
+/// What the timer is called among the connections, which are called by their index.
+const TIMER: u64 = u64::MAX;
 
-struct Plan {
-    address: String,
-    request: Vec<u8>,
-    /// The body that every answer must have: that of the very first one.
-    expected: Vec<u8>,
-    /// When each request is due, counted from the start.
-    due: Vec<Duration>,
-    next: AtomicUsize,
-}
-
-#[derive(Default)]
-struct Tally {
-    latencies: Vec<Duration>,
-    wakes: Vec<Duration>,
-    backlogged: usize,
-    errors: usize,
-}
-
+/// One keep-alive connection with at most one request under way.
 struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
+    filled: usize,
+    /// When the request under way was due.
+    due: Option<Instant>,
 }
 
 impl Connection {
     fn open(address: &str) -> io::Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(Self { stream, buffer: vec![0; 64 * 1024] })
+        Ok(Self { stream, buffer: vec![0; 64 * 1024], filled: 0, due: None })
     }
 
-    /// Sends one request and gives the body of a 200 answer; anything else is an error.
-    fn ask(&mut self, request: &[u8]) -> io::Result<&[u8]> {
-        self.stream.write_all(request)?;
-        let mut filled = 0;
-        let mut head = None;
+    fn send(&mut self, request: &[u8], due: Instant) -> io::Result<()> {
+        self.filled = 0;
+        self.due = Some(due);
+        // A request is far smaller than a socket's buffer, which is empty now: it goes whole or not at all.
+        self.stream.write_all(request)
+    }
+
+    /// Reads what is there; gives the body once the answer is complete.
+    fn receive(&mut self) -> io::Result<Option<&[u8]>> {
+        let count = self.stream.read(&mut self.buffer[self.filled..])?;
+        if count == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        self.filled += count;
+        let Some((start, length)) = read_head(&self.buffer[..self.filled])? else {
+            return Ok(None);
+        };
+        Ok(self.buffer[..self.filled].get(start..start + length))
+    }
+
+    /// One request and its answer, waiting for it.
+    fn ask(&mut self, request: &[u8]) -> io::Result<Vec<u8>> {
+        self.send(request, Instant::now())?;
         loop {
-            if filled == self.buffer.len() {
-                return Err(io::Error::new(ErrorKind::InvalidData, "the answer is too long"));
-            }
-            let count = self.stream.read(&mut self.buffer[filled..])?;
-            if count == 0 {
-                return Err(ErrorKind::UnexpectedEof.into());
-            }
-            filled += count;
-            if head.is_none() {
-                head = read_head(&self.buffer[..filled])?;
-            }
-            if let Some((body, length)) = head
-                && filled >= body + length
-            {
-                return Ok(&self.buffer[body..body + length]);
+            if let Some(body) = self.receive()? {
+                let body = body.to_vec();
+                self.due = None;
+                return Ok(body);
             }
         }
     }
@@ -103,10 +101,10 @@ fn read_head(bytes: &[u8]) -> io::Result<Option<(usize, usize)>> {
 }
 
 /// Due times of a Poisson process: `rate` a second for `seconds`.
-fn poisson(rate: f64, seconds: f64, seed: u64) -> Vec<Duration> {
+fn poisson(rate: f64, seconds: f64, seed: u64) -> VecDeque<Duration> {
     let mut state = seed;
     let mut at = 0.0;
-    let mut due = Vec::with_capacity((rate * seconds * 1.1) as usize);
+    let mut due = VecDeque::with_capacity((rate * seconds * 1.1) as usize);
     loop {
         // splitmix64 (Steele, Lea and Flood, 2014); the top 53 bits make a fraction in [0, 1).
         state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -119,41 +117,152 @@ fn poisson(rate: f64, seconds: f64, seed: u64) -> Vec<Duration> {
         if at >= seconds {
             return due;
         }
-        due.push(Duration::from_secs_f64(at));
+        due.push_back(Duration::from_secs_f64(at));
     }
 }
 
-/// Takes the next due request, waits for its time, sends it, and so on until none is left.
-fn work(plan: &Plan, mut connection: Option<Connection>, start: Instant) -> Tally {
-    let mut tally = Tally::default();
-    loop {
-        let index = plan.next.fetch_add(1, Ordering::Relaxed);
-        let Some(due) = plan.due.get(index).map(|offset| start + *offset) else {
-            return tally;
-        };
-        let early = due.saturating_duration_since(Instant::now());
-        if early.is_zero() {
-            tally.backlogged += 1;
-        } else {
-            thread::sleep(early);
-            tally.wakes.push(due.elapsed());
+#[derive(Default)]
+struct Tally {
+    latencies: Vec<Duration>,
+    wakes: Vec<Duration>,
+    backlogged: usize,
+    errors: usize,
+}
+
+/// The run: what is due, what waits for a connection, who is free.
+struct Run {
+    request: Vec<u8>,
+    /// The body that every answer must have: that of the very first one.
+    expected: Vec<u8>,
+    connections: Vec<Connection>,
+    /// Taken from the front and given back at the end, so that all connections are used in turn.
+    free: VecDeque<usize>,
+    start: Instant,
+    due: VecDeque<Duration>,
+    backlog: VecDeque<Instant>,
+    epoll: OwnedFd,
+    timer: OwnedFd,
+    tally: Tally,
+}
+
+impl Run {
+    fn new(
+        request: Vec<u8>,
+        expected: Vec<u8>,
+        connections: Vec<Connection>,
+        due: VecDeque<Duration>,
+    ) -> io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC)?;
+        epoll::add(&epoll, &timer, epoll::EventData::new_u64(TIMER), epoll::EventFlags::IN)?;
+        for (index, connection) in connections.iter().enumerate() {
+            connection.stream.set_nonblocking(true)?;
+            let name = epoll::EventData::new_u64(index as u64);
+            epoll::add(&epoll, &connection.stream, name, epoll::EventFlags::IN)?;
         }
-        let answer = match connection.take() {
-            Some(open) => Ok(open),
-            None => Connection::open(&plan.address),
-        }
-        .and_then(|mut open| {
-            let right = open.ask(&plan.request)? == plan.expected;
-            Ok((open, right))
-        });
-        match answer {
-            Ok((open, right)) => {
-                tally.latencies.push(due.elapsed());
-                tally.errors += usize::from(!right);
-                connection = Some(open);
+        let free = (0..connections.len()).collect();
+        let start = Instant::now() + RUN_UP;
+        let (backlog, tally) = (VecDeque::new(), Tally::default());
+        Ok(Self { request, expected, connections, free, start, due, backlog, epoll, timer, tally })
+    }
+
+    /// Sends all that is due, and gives when the next request will be.
+    fn send_due(&mut self) -> Option<Instant> {
+        while let Some(due) = self.due.front().map(|offset| self.start + *offset) {
+            let late = Instant::now().saturating_duration_since(due);
+            if late.is_zero() {
+                return Some(due);
             }
-            Err(_) => tally.errors += 1,
+            self.due.pop_front();
+            match self.free.pop_front() {
+                Some(index) => {
+                    self.tally.wakes.push(late);
+                    self.send(index, due);
+                }
+                None => {
+                    self.tally.backlogged += 1;
+                    self.backlog.push_back(due);
+                }
+            }
         }
+        None
+    }
+
+    fn send(&mut self, index: usize, due: Instant) {
+        if self.connections[index].send(&self.request, due).is_err() {
+            self.lose(index);
+        }
+    }
+
+    fn receive(&mut self, index: usize) {
+        let connection = &mut self.connections[index];
+        match connection.receive() {
+            Ok(None) => {}
+            Ok(Some(body)) => {
+                self.tally.errors += usize::from(body != self.expected);
+                if let Some(due) = connection.due.take() {
+                    self.tally.latencies.push(due.elapsed());
+                }
+                match self.backlog.pop_front() {
+                    Some(due) => self.send(index, due),
+                    None => self.free.push_back(index),
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(_) => self.lose(index),
+        }
+    }
+
+    /// Gives a connection up. One lost connection spoils the run, so nothing replaces it.
+    fn lose(&mut self, index: usize) {
+        self.tally.errors += 1;
+        self.connections[index].due = None;
+        self.free.retain(|free| *free != index);
+        let _ = epoll::delete(&self.epoll, &self.connections[index].stream);
+    }
+
+    fn outstanding(&self) -> usize {
+        self.connections.iter().filter(|connection| connection.due.is_some()).count()
+    }
+
+    fn go(&mut self) -> io::Result<()> {
+        let mut events = Vec::with_capacity(self.connections.len() + 1);
+        let mut armed = None;
+        let last = self.start + self.due.back().copied().unwrap_or_default();
+        loop {
+            let next = self.send_due();
+            if next.is_none() && self.outstanding() == 0 {
+                return Ok(());
+            }
+            // After the last request the timer ends the wait for answers.
+            let end = next.unwrap_or(last + PATIENCE);
+            if end < Instant::now() && next.is_none() {
+                self.tally.errors += self.outstanding();
+                return Ok(());
+            }
+            if armed != Some(end) {
+                self.arm(end)?;
+                armed = Some(end);
+            }
+            events.clear();
+            epoll::wait(&self.epoll, spare_capacity(&mut events), None)?;
+            for event in &events {
+                match event.data.u64() {
+                    // Setting the timer anew is what makes it quiet again.
+                    TIMER => armed = None,
+                    index => self.receive(index as usize),
+                }
+            }
+        }
+    }
+
+    fn arm(&self, end: Instant) -> io::Result<()> {
+        // A timer set to zero is off.
+        let wait = end.saturating_duration_since(Instant::now()).max(Duration::from_nanos(1));
+        let value = Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: wait.subsec_nanos().into() };
+        let once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &Itimerspec { it_interval: once, it_value: value })?;
+        Ok(())
     }
 }
 
@@ -188,47 +297,27 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("usage: openloop HOST:PORT PATH BODY RATE SECONDS CONNECTIONS SEED".into());
     };
     let (rate, seconds): (f64, f64) = (rate.parse()?, seconds.parse()?);
-    if !(rate > 0.0 && seconds > 0.0) {
-        return Err("rate and seconds must be above zero".into());
-    }
     let connections: usize = connections.parse()?;
-    // Threads inherit this: a sleep then ends within a microsecond of its time, not within the usual fifty. Where it
-    // cannot be set, `wake_*` shows it.
-    let _ = std::fs::write("/proc/self/timerslack_ns", "1");
-
+    if !(rate > 0.0 && seconds > 0.0 && connections > 0) {
+        return Err("rate, seconds and connections must be above zero".into());
+    }
     let request = format!(
         "POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     )
     .into_bytes();
-    let expected = Connection::open(address)?.ask(&request)?.to_vec();
-    let due = poisson(rate, seconds, seed.parse()?);
-    let planned = due.len();
-    let plan = Arc::new(Plan { address: address.clone(), request, expected, due, next: AtomicUsize::new(0) });
-
     let mut open = Vec::with_capacity(connections);
+    let mut expected = Vec::new();
     for _ in 0..connections {
         let mut connection = Connection::open(address)?;
-        connection.ask(&plan.request)?;
+        expected = connection.ask(&request)?;
         open.push(connection);
     }
-    let start = Instant::now() + RUN_UP;
-    let threads: Vec<_> = open
-        .into_iter()
-        .map(|connection| {
-            let plan = Arc::clone(&plan);
-            thread::spawn(move || work(&plan, Some(connection), start))
-        })
-        .collect();
-    let mut total = Tally::default();
-    for thread in threads {
-        let tally = thread.join().map_err(|_| "a thread panicked")?;
-        total.latencies.extend(tally.latencies);
-        total.wakes.extend(tally.wakes);
-        total.backlogged += tally.backlogged;
-        total.errors += tally.errors;
-    }
-    let elapsed = start.elapsed().as_secs_f64();
-    println!("{}", report(&mut total, planned, elapsed));
+    let due = poisson(rate, seconds, seed.parse()?);
+    let planned = due.len();
+    let mut run = Run::new(request, expected, open, due)?;
+    run.go()?;
+    let elapsed = run.start.elapsed().as_secs_f64();
+    println!("{}", report(&mut run.tally, planned, elapsed));
     Ok(())
 }

@@ -55,73 +55,87 @@ proptest! {
     /// First come, first served, by whoever has been idle longest; a job whose worker died goes in front.
     #[test]
     fn one_stage_is_two_lists(inputs in proptest::collection::vec(input(), 1..300)) {
-        let rules = StageRules { retries: 1_000, queue: usize::MAX, backoff: Some(Duration::ZERO), ..StageRules::named("a") };
-        let topology = Topology::new(vec![rules], vec![], 64);
-        let mut core: Dispatcher<u32, u32> = Dispatcher::new(Arc::new(topology));
-        let mut plain = Plain::default();
-        let mut keys: BTreeMap<u32, RequestKey> = BTreeMap::new();
-        let now = Time::ZERO;
-        for (number, input) in (0..).zip(inputs) {
-            let mut answered = None;
-            match input {
-                Input::Submit => {
-                    let submission = Submission {
-                        id: RequestId(0), path: Path::Stage(StageId(0)), payload: number, deadline: Time::NEVER,
-                        fallback_on: FallbackOn::default(), reply: number,
-                    };
-                    keys.insert(number, core.submit(now, submission).expect("there is room"));
-                    plain.waiting.push_back(number);
-                }
-                Input::Cancel(index) => {
-                    let Some(request) = pick(keys.keys().copied(), index) else { continue };
-                    keys.remove(&request).map(|key| core.cancel(now, key));
-                    plain.waiting.retain(|waiting| *waiting != request);
-                    if let Some(worker) = plain.held.iter().find(|(_, held)| held.0 == request).map(|(worker, _)| *worker) {
-                        let told = plain.held.remove(&worker).map(|(_, job, attempt)| (job, attempt));
-                        told.map(|told| plain.told.insert(worker, told));
-                    }
-                }
-                Input::Arrive => plain.idle.push_back(core.worker_ready(now, StageId(0))),
-                Input::Finish(index) => {
-                    let all = plain.held.keys().chain(plain.told.keys()).copied();
-                    let Some(worker) = pick(all, index) else { continue };
-                    let (job, attempt) = match plain.held.remove(&worker) {
-                        Some((request, job, attempt)) => {
-                            keys.remove(&request);
-                            answered = Some(request);
-                            (job, attempt)
-                        }
-                        None => plain.told.remove(&worker).expect("it was told"),
-                    };
-                    prop_assert!(core.outcome(now, worker, job, attempt, Outcome::Next(number)));
-                    plain.idle.push_back(worker);
-                }
-                Input::Lose(index) => {
-                    let all = plain.held.keys().chain(plain.told.keys()).chain(&plain.idle).copied();
-                    let Some(worker) = pick(all, index) else { continue };
-                    core.worker_lost(now, worker, Loss { cause: String::new(), certificate: String::new() });
-                    plain.idle.retain(|idle| *idle != worker);
-                    plain.told.remove(&worker);
-                    plain.held.remove(&worker).map(|(request, ..)| plain.waiting.push_front(request));
-                }
-            }
-            prop_assert_eq!(core.verify(), Ok(()));
-            let mut expected = plain.dispatch().into_iter();
-            let mut actions = Vec::new();
-            core.take_actions(&mut actions);
-            for action in actions {
-                match action {
-                    Action::Run { worker, job, attempt, payload, .. } => {
-                        prop_assert_eq!(expected.next(), Some((worker, payload)));
-                        plain.held.insert(worker, (payload, job, attempt));
-                    }
-                    Action::Answer { reply, .. } => prop_assert_eq!(answered.take(), Some(reply)),
-                    Action::Cancel { worker, .. } => prop_assert!(plain.told.contains_key(&worker)),
-                    other => prop_assert!(false, "{other:?} was not called for"),
-                }
-            }
-            prop_assert_eq!(expected.next(), None);
-            prop_assert_eq!(answered, None);
-        }
+        run(inputs)?;
     }
+}
+
+fn run(inputs: Vec<Input>) -> Result<(), TestCaseError> {
+    let rules =
+        StageRules { retries: 1_000, queue: usize::MAX, backoff: Some(Duration::ZERO), ..StageRules::named("a") };
+    let topology = Topology::new(vec![rules], vec![], 64);
+    let mut core: Dispatcher<u32, u32> = Dispatcher::new(Arc::new(topology));
+    let mut plain = Plain::default();
+    let mut keys: BTreeMap<u32, RequestKey> = BTreeMap::new();
+    let now = Time::ZERO;
+    for (number, input) in (0..).zip(inputs) {
+        let mut answered = None;
+        match input {
+            Input::Submit => {
+                let submission = Submission {
+                    id: RequestId(0),
+                    path: Path::Stage(StageId(0)),
+                    payload: number,
+                    deadline: Time::NEVER,
+                    fallback_on: FallbackOn::default(),
+                    reply: number,
+                };
+                keys.insert(number, core.submit(now, submission).expect("there is room"));
+                plain.waiting.push_back(number);
+            }
+            Input::Cancel(index) => {
+                let Some(request) = pick(keys.keys().copied(), index) else { continue };
+                if let Some(key) = keys.remove(&request) {
+                    core.cancel(now, key);
+                }
+                plain.waiting.retain(|waiting| *waiting != request);
+                if let Some(worker) = plain.held.iter().find(|(_, held)| held.0 == request).map(|(worker, _)| *worker) {
+                    let told = plain.held.remove(&worker).map(|(_, job, attempt)| (job, attempt));
+                    told.map(|told| plain.told.insert(worker, told));
+                }
+            }
+            Input::Arrive => plain.idle.push_back(core.worker_ready(now, StageId(0))),
+            Input::Finish(index) => {
+                let all = plain.held.keys().chain(plain.told.keys()).copied();
+                let Some(worker) = pick(all, index) else { continue };
+                let (job, attempt) = match plain.held.remove(&worker) {
+                    Some((request, job, attempt)) => {
+                        keys.remove(&request);
+                        answered = Some(request);
+                        (job, attempt)
+                    }
+                    None => plain.told.remove(&worker).expect("it was told"),
+                };
+                prop_assert!(core.outcome(now, worker, job, attempt, Outcome::Next(number)));
+                plain.idle.push_back(worker);
+            }
+            Input::Lose(index) => {
+                let all = plain.held.keys().chain(plain.told.keys()).chain(&plain.idle).copied();
+                let Some(worker) = pick(all, index) else { continue };
+                core.worker_lost(now, worker, Loss { cause: String::new(), certificate: String::new() });
+                plain.idle.retain(|idle| *idle != worker);
+                plain.told.remove(&worker);
+                if let Some((request, ..)) = plain.held.remove(&worker) {
+                    plain.waiting.push_front(request);
+                }
+            }
+        }
+        prop_assert_eq!(core.verify(), Ok(()));
+        let mut expected = plain.dispatch().into_iter();
+        let mut actions = Vec::new();
+        core.take_actions(&mut actions);
+        for action in actions {
+            match action {
+                Action::Run { worker, job, attempt, payload, .. } => {
+                    prop_assert_eq!(expected.next(), Some((worker, payload)));
+                    plain.held.insert(worker, (payload, job, attempt));
+                }
+                Action::Answer { reply, .. } => prop_assert_eq!(answered.take(), Some(reply)),
+                Action::Cancel { worker, .. } => prop_assert!(plain.told.contains_key(&worker)),
+                other => prop_assert!(false, "{other:?} was not called for"),
+            }
+        }
+        prop_assert_eq!(expected.next(), None);
+        prop_assert_eq!(answered, None);
+    }
+    Ok(())
 }

@@ -1,8 +1,6 @@
 //! What each input means to the history, before the dispatcher has its say.
 
-use evener_core::{
-    Answer, Code, Failure, JobKey, Outcome, Refused, RequestKey, StageId, Submission, Time, WorkerKey,
-};
+use evener_core::{Answer, Code, Failure, JobKey, Outcome, Refused, RequestKey, StageId, Submission, Time, WorkerKey};
 
 use super::{Check, Checker, ensure};
 use crate::crew::{Duty, Member};
@@ -141,6 +139,11 @@ impl Checker {
     pub(crate) fn drains(&mut self, until: Time) {
         self.draining = true;
         self.drain_ends = Some(until);
+    }
+
+    /// Whether a worker holds that job under that attempt.
+    pub(crate) fn holds(&self, worker: WorkerKey, job: JobKey, attempt: u32) -> bool {
+        self.crew.get(&worker).is_some_and(|member| member.holds(job, attempt).is_some())
     }
 
     /// A worker brings an outcome. True if it has to be taken.

@@ -2,18 +2,16 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use evener_core::{Failure, Outcome, Stop, WorkerKey};
 use evener_protocol::{FromWorker, Inbox, ProtocolError};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::UnixStream;
 use tokio::sync::{oneshot, watch};
 
 use super::line::{Line, Order};
+use super::wire::Wire;
 use super::{Events, Gone, Landed, Plan};
 use crate::certificate::{Certificate, Evidence, How, OomKills};
 use crate::output::{Capture, Stream, Tail};
@@ -73,7 +71,7 @@ pub(super) struct Life<E> {
     events: Arc<E>,
     warden: Warden,
     id: ProcessId,
-    stream: UnixStream,
+    wire: Wire,
     inbox: Inbox,
     line: Arc<Line>,
     capture: Capture,
@@ -103,7 +101,7 @@ impl<E: Events> Life<E> {
             events,
             warden,
             id,
-            stream: UnixStream::from_std(socket)?,
+            wire: Wire::new(socket)?,
             line: Arc::default(),
             capture: Capture::new(stdout, stderr)?,
             exit,
@@ -200,10 +198,10 @@ impl<E: Events> Life<E> {
             Some(_) => Duration::MAX,
         };
         let starting = self.worker.is_none();
-        let Life { stream, inbox, line, capture, exit, .. } = self;
+        let Life { wire, inbox, line, capture, exit, .. } = self;
         tokio::select! {
             biased;
-            step = poll_fn(|cx| traffic(stream, inbox, line, cx)) => step,
+            step = poll_fn(|cx| traffic(wire, inbox, line, cx)) => step,
             exit = exit => Step::Exited(exit.unwrap_or_else(|_| Exit::unknown())),
             _ = capture.readable() => Step::Printed,
             () = tokio::time::sleep(late), if starting => Step::TooLate,
@@ -241,12 +239,13 @@ impl<E: Events> Life<E> {
 
     /// Reads what the worker had written before it died, and takes the messages in it.
     fn receive_rest(&mut self) -> Result<(), Trouble> {
-        // Not through the runtime, which may not have heard yet that there is something to read.
-        while let Ok(count @ 1..) = rustix::io::read(&self.stream, self.inbox.room()) {
-            self.inbox.filled(count);
+        loop {
+            match self.wire.read_now(self.inbox.room()) {
+                0 => return Ok(()),
+                count => self.inbox.filled(count),
+            }
             self.receive()?;
         }
-        Ok(())
     }
 
     /// Passes on what the worker has printed up to now.
@@ -305,29 +304,26 @@ impl<E: Events> Life<E> {
 }
 
 /// Writes what is to be said, and reads what is there. Pending while there is neither an order nor anything to read.
-fn traffic(stream: &mut UnixStream, inbox: &mut Inbox, line: &Line, cx: &mut Context<'_>) -> Poll<Step> {
+fn traffic(wire: &mut Wire, inbox: &mut Inbox, line: &Line, cx: &mut Context<'_>) -> Poll<Step> {
     line.register(cx.waker());
     if let Some(order) = line.take_order() {
         return Poll::Ready(Step::Ordered(order));
     }
     let mut outbox = line.outbox();
     while !outbox.is_empty() {
-        let bytes = outbox.bytes();
-        match Pin::new(&mut *stream).poll_write(cx, bytes) {
+        match wire.poll_write(cx, outbox.bytes()) {
             Poll::Ready(Ok(count)) => outbox.wrote(count),
             // The reading side will see the end, after all that was said before it.
             Poll::Ready(Err(_)) | Poll::Pending => break,
         }
     }
     drop(outbox);
-    let mut buffer = ReadBuf::new(inbox.room());
-    match Pin::new(stream).poll_read(cx, &mut buffer) {
+    match wire.poll_read(cx, inbox.room()) {
         Poll::Pending => Poll::Pending,
-        Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
-            let count = buffer.filled().len();
+        Poll::Ready(Ok(count @ 1..)) => {
             inbox.filled(count);
             Poll::Ready(Step::Received)
         }
-        Poll::Ready(Ok(()) | Err(_)) => Poll::Ready(Step::Closed),
+        Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Step::Closed),
     }
 }

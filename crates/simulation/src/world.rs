@@ -1,0 +1,341 @@
+//! A world: a virtual clock, clients and workers, and the events that they bring about.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use evener_core::{
+    Action, Dispatcher, Failure, JobKey, Loss, Outcome, Path, RequestId, StageId, Stop, Submission, Time, Topology,
+    WorkerKey,
+};
+use fastrand::Rng;
+
+use crate::checker::{Check, Checker, ensure};
+use crate::habits::{self, Actor, Intent, Work};
+use crate::machine::{Core, Machine};
+use crate::plan::{self, Plan, happens, span};
+use crate::tally::{Happening, Tally};
+use crate::trail;
+
+/// More steps than this, and the world does not come to rest.
+const MOST_STEPS: u64 = 50_000;
+
+#[derive(Debug)]
+enum Event {
+    /// A client brings a request.
+    Submit,
+    /// A client goes away.
+    Leave(u32),
+    /// A worker brings an outcome for the job that it had under this serial number.
+    Bring(WorkerKey, u64, Outcome<u64>),
+    /// An outcome comes that nobody in his right mind would send.
+    Ghost(WorkerKey, JobKey, u32),
+    Die(WorkerKey),
+    Arrive(StageId),
+    Break(StageId),
+    Drain(Duration),
+}
+
+/// Everything that one seed makes.
+pub(crate) struct World<M> {
+    rng: Rng,
+    plan: Plan,
+    topology: Arc<Topology>,
+    now: Time,
+    events: BTreeMap<(Time, u64), Event>,
+    /// Events made so far; those for the same time happen in this order.
+    made: u64,
+    submitted: u32,
+    drain_ends: Time,
+    actors: BTreeMap<WorkerKey, Actor>,
+    machine: M,
+    checker: Checker,
+    actions: Vec<Action<u64, u32>>,
+    steps: Option<(usize, VecDeque<String>)>,
+}
+
+impl<M: Machine> World<M> {
+    pub(crate) fn new(seed: u64, machine: &impl Fn(Core) -> M) -> World<M> {
+        let mut rng = Rng::with_seed(seed);
+        let plan = Plan::random(&mut rng);
+        let topology = Arc::new(plan::topology(&mut rng));
+        let now = Time::from_nanos(rng.u64(0..1_000_000_000_000));
+        let mut world = World {
+            machine: machine(Dispatcher::new(topology.clone())),
+            checker: Checker::new(topology.clone()),
+            rng,
+            plan,
+            now,
+            events: BTreeMap::new(),
+            made: 0,
+            submitted: 0,
+            drain_ends: Time::NEVER,
+            actors: BTreeMap::new(),
+            actions: Vec::new(),
+            steps: None,
+            topology,
+        };
+        for number in 0..world.topology.stages().len() {
+            let least = usize::from(world.rng.u8(0..6) > 0);
+            for _ in 0..world.rng.usize(least..=world.plan.workers) {
+                world.after(Duration::from_millis(300), Event::Arrive(StageId(number as u32)));
+            }
+        }
+        world.after(Duration::from_millis(100), Event::Submit);
+        world
+    }
+
+    /// Writes steps down from now on, and keeps the last so many.
+    pub(crate) fn write_down(&mut self, most: usize) {
+        self.steps = Some((most, VecDeque::new()));
+    }
+
+    pub(crate) fn into_steps(self) -> Vec<String> {
+        self.steps.map(|(_, steps)| steps.into()).unwrap_or_default()
+    }
+
+    pub(crate) fn into_tally(self) -> Tally {
+        self.checker.tally
+    }
+
+    fn note(&mut self, what: impl FnOnce(&Topology) -> String) {
+        let Some((most, steps)) = &mut self.steps else { return };
+        if steps.len() == *most {
+            steps.pop_front();
+        }
+        let nanos = self.now.as_nanos();
+        steps.push_back(format!("{:>8}.{:06} ms  {}", nanos / 1_000_000, nanos % 1_000_000, what(&self.topology)));
+    }
+
+    /// Something happens within that time.
+    fn after(&mut self, most: Duration, event: Event) {
+        let wait = span(&mut self.rng, most);
+        self.exactly_after(wait, event);
+    }
+
+    fn exactly_after(&mut self, wait: Duration, event: Event) {
+        self.made += 1;
+        self.events.insert((self.now + wait, self.made), event);
+    }
+
+    /// Lets everything happen, until nothing is left to happen.
+    pub(crate) fn run(&mut self) -> Check {
+        while let Some(next) = self.next_time() {
+            self.checker.tally.count(Happening::Step);
+            ensure(self.checker.tally.of(Happening::Step) < MOST_STEPS, || "it does not come to rest".to_owned())?;
+            self.now = self.now.max(next);
+            if happens(&mut self.rng, self.plan.late_wakeups) {
+                self.now = self.now + span(&mut self.rng, Duration::from_millis(10));
+            }
+            if happens(&mut self.rng, self.plan.leaps) {
+                self.checker.tally.count(Happening::Leap);
+                let most = [2, 60, 86_400][self.rng.usize(0..3)];
+                self.now = self.now + span(&mut self.rng, Duration::from_secs(most));
+                self.note(|_| "the clock leaps".to_owned());
+            }
+            self.step()?;
+        }
+        self.checker.at_rest(self.machine.core())
+    }
+
+    fn next_time(&self) -> Option<Time> {
+        let event = self.events.first_key_value().map(|((at, _), _)| *at);
+        event.into_iter().chain(self.machine.next_timeout()).min()
+    }
+
+    /// An event that is due, or a wakeup; in any order if both are.
+    fn step(&mut self) -> Check {
+        let event_due = self.events.first_key_value().is_some_and(|((at, _), _)| *at <= self.now);
+        let timer_due = self.machine.next_timeout().is_some_and(|next| next <= self.now);
+        let wakeup = if event_due && timer_due { self.rng.bool() } else { timer_due || !event_due };
+        if wakeup || happens(&mut self.rng, 10) {
+            self.note(|_| "timeout".to_owned());
+            self.machine.timeout(self.now);
+            self.flush()?;
+            return self.checker.overdue(self.now, self.machine.next_timeout());
+        }
+        match self.events.pop_first() {
+            Some((_, event)) => self.happen(event),
+            None => Ok(()),
+        }
+    }
+
+    fn happen(&mut self, event: Event) -> Check {
+        match event {
+            Event::Submit => self.submit(),
+            Event::Leave(number) => {
+                let Some(key) = self.checker.cancels(number) else { return Ok(()) };
+                self.note(|_| format!("the client of request {number} goes away"));
+                self.machine.cancel(self.now, key);
+                self.flush()
+            }
+            Event::Bring(worker, serial, outcome) => self.bring(worker, serial, outcome),
+            Event::Ghost(worker, job, attempt) => {
+                if self.checker.holds(worker, job, attempt) {
+                    return Ok(());
+                }
+                let value = self.rng.u64(..);
+                self.deliver(worker, job, attempt, Outcome::Next(value))
+            }
+            Event::Die(worker) => self.die(worker),
+            Event::Arrive(stage) => self.arrive(stage),
+            Event::Break(stage) => {
+                self.note(|_| format!("the workers of stage {} do not start", stage.0));
+                self.checker.breaks(stage);
+                self.machine.stage_broken(self.now, stage, "no such module");
+                self.flush()
+            }
+            Event::Drain(span) => {
+                self.note(|_| format!("drain within {span:?}"));
+                self.drain_ends = self.now + span;
+                self.checker.drains(self.drain_ends);
+                self.machine.drain(self.now, self.drain_ends);
+                self.flush()
+            }
+        }
+    }
+
+    fn submit(&mut self) -> Check {
+        let number = self.submitted;
+        self.submitted += 1;
+        let drain_is_due = self.submitted * 4 >= self.plan.requests * 3;
+        if drain_is_due && self.drain_ends == Time::NEVER {
+            let most = [Duration::ZERO, Duration::from_millis(100), Duration::from_secs(3)][self.rng.usize(0..3)];
+            let drain = span(&mut self.rng, most);
+            self.drain_ends = self.now + Duration::from_secs(5) + drain;
+            self.after(Duration::from_secs(5), Event::Drain(drain));
+        }
+        if self.submitted < self.plan.requests {
+            self.after(self.plan.pace, Event::Submit);
+        }
+        let topology = self.topology.clone();
+        let names = topology.stages().len() + 3;
+        let path = match self.rng.usize(0..names) {
+            stage if stage < topology.stages().len() => Path::Stage(StageId(stage as u32)),
+            _ => topology.find(&format!("p{}", self.rng.u8(0..3))).unwrap_or(Path::Pipeline(0)),
+        };
+        let deadline =
+            if self.rng.u8(0..50) == 0 { Time::NEVER } else { self.now + span(&mut self.rng, self.plan.patience) };
+        let fallback_on = plan::fallback_on(&mut self.rng);
+        let id = RequestId(u128::from(number) << RequestId::JOB_BITS);
+        let brought = || Submission { id, path, payload: (), deadline, fallback_on, reply: number };
+        let submission = Submission { id, path, payload: trail::start(number), deadline, fallback_on, reply: number };
+        self.note(|_| format!("request {number} for {path:?} until {} ms", deadline.as_nanos() / 1_000_000));
+        match self.machine.submit(self.now, submission) {
+            Ok(key) => self.checker.accepted(key, brought(), self.machine.core())?,
+            Err(refused) => {
+                self.note(|_| format!("  refused: {:?}", refused.answer));
+                self.checker.refused(&refused, brought(), self.machine.core())?;
+            }
+        }
+        if happens(&mut self.rng, self.plan.leaves) {
+            self.after(self.plan.work * 4, Event::Leave(number));
+        }
+        self.flush()
+    }
+
+    /// A worker brings the outcome that it meant to bring, unless it has brought another one meanwhile.
+    fn bring(&mut self, worker: WorkerKey, serial: u64, outcome: Outcome<u64>) -> Check {
+        let Some(actor) = self.actors.get_mut(&worker).filter(|actor| actor.serial == serial) else { return Ok(()) };
+        let Some(Work { job, attempt }) = actor.job.take() else { return Ok(()) };
+        if matches!(outcome, Outcome::Fail(Failure::OutOfMemory { .. })) {
+            self.after(Duration::from_millis(1_500), Event::Die(worker));
+        }
+        self.haunt(worker, job, attempt);
+        self.deliver(worker, job, attempt, outcome)
+    }
+
+    /// Makes outcomes that come again later, or under a number that they should not have.
+    fn haunt(&mut self, worker: WorkerKey, job: JobKey, attempt: u32) {
+        if happens(&mut self.rng, self.plan.ghosts) {
+            let attempt = (attempt + 2).saturating_sub(self.rng.u32(1..4));
+            let keys: Vec<WorkerKey> = self.actors.keys().copied().collect();
+            let anyone = self.rng.choice(keys).filter(|_| self.rng.bool());
+            self.after(Duration::from_secs(1), Event::Ghost(anyone.unwrap_or(worker), job, attempt));
+        }
+    }
+
+    fn deliver(&mut self, worker: WorkerKey, job: JobKey, attempt: u32, outcome: Outcome<u64>) -> Check {
+        self.note(|_| format!("worker {worker:?} brings {outcome:?} for job {job:?} attempt {attempt}"));
+        let expected = self.checker.brings(self.now, worker, job, attempt, &outcome);
+        let taken = self.machine.outcome(self.now, worker, job, attempt, outcome);
+        ensure(taken == expected, || match taken {
+            true => format!("a stale outcome of worker {worker:?} was taken"),
+            false => format!("an honest outcome of worker {worker:?} was refused"),
+        })?;
+        self.flush()
+    }
+
+    fn die(&mut self, worker: WorkerKey) -> Check {
+        let Some(actor) = self.actors.remove(&worker) else { return Ok(()) };
+        self.note(|_| format!("worker {worker:?} dies"));
+        if let Some(Work { job, attempt }) = actor.job {
+            self.haunt(worker, job, attempt);
+        }
+        if self.now < self.drain_ends {
+            if happens(&mut self.rng, self.plan.breaks) {
+                self.after(Duration::from_millis(200), Event::Break(actor.stage));
+            }
+            self.after(Duration::from_millis(500), Event::Arrive(actor.stage));
+        }
+        self.checker.dies(self.now, worker);
+        let loss = Loss { cause: "was killed".to_owned(), certificate: String::new() };
+        self.machine.worker_lost(self.now, worker, loss);
+        self.flush()
+    }
+
+    fn arrive(&mut self, stage: StageId) -> Check {
+        let worker = self.machine.worker_ready(self.now, stage);
+        self.note(|_| format!("worker {worker:?} of stage {} is up", stage.0));
+        self.actors.insert(worker, Actor { stage, serial: 0, job: None });
+        if happens(&mut self.rng, self.plan.dies / 4) {
+            self.after(Duration::from_secs(2), Event::Die(worker));
+        }
+        self.checker.arrived(worker, stage)?;
+        self.flush()
+    }
+
+    /// Carries out what the dispatcher wants done.
+    fn flush(&mut self) -> Check {
+        let mut actions = std::mem::take(&mut self.actions);
+        self.machine.take_actions(&mut actions);
+        for action in actions.drain(..) {
+            self.note(|_| format!("  {action:?}"));
+            self.checker.saw(self.now, &action)?;
+            self.react(action);
+        }
+        self.actions = actions;
+        self.checker.settle(self.machine.core())
+    }
+
+    fn react(&mut self, action: Action<u64, u32>) {
+        match action {
+            Action::Run { worker, job, attempt, payload, .. } => {
+                let Some(actor) = self.actors.get_mut(&worker) else { return };
+                actor.serial += 1;
+                actor.job = Some(Work { job, attempt });
+                let (stage, serial) = (actor.stage, actor.serial);
+                match habits::intent(&mut self.rng, &self.plan, &self.topology, stage, payload) {
+                    Intent::Bring(outcome, wait) => self.exactly_after(wait, Event::Bring(worker, serial, outcome)),
+                    Intent::Die(wait) => self.exactly_after(wait, Event::Die(worker)),
+                    Intent::Hang => {}
+                }
+            }
+            Action::Cancel { worker, .. } => {
+                let Some(serial) = self.actors.get(&worker).map(|actor| actor.serial) else { return };
+                if let Some((outcome, wait)) = habits::when_told(&mut self.rng, &self.plan) {
+                    self.exactly_after(wait, Event::Bring(worker, serial, outcome));
+                }
+            }
+            Action::Stop { worker, signal: Stop::Terminate } => {
+                if let Some(wait) = habits::when_terminated(&mut self.rng, &self.plan) {
+                    self.exactly_after(wait, Event::Die(worker));
+                }
+            }
+            Action::Stop { worker, signal: Stop::Kill } | Action::Retire { worker } => {
+                self.after(Duration::from_millis(100), Event::Die(worker));
+            }
+            Action::Answer { .. } => {}
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! The simulation can fail: each way to spoil the dispatcher's work is noticed, and for the right reason.
+
+mod rules;
+mod spoiler;
+
+use std::collections::BTreeSet;
+
+use evener_simulation::{Core, Failure, Machine, run_on};
+use spoiler::{Spoiled, Way};
+
+/// The first failure among a few hundred worlds that says one of these.
+#[track_caller]
+fn failure<M: Machine>(machine: impl Fn(Core) -> M, words: &[&str]) -> Failure {
+    let mut others = BTreeSet::new();
+    for seed in 0..500 {
+        let Err(failure) = run_on(seed, &machine) else { continue };
+        if words.iter().any(|words| failure.what.contains(words)) {
+            return failure;
+        }
+        others.insert(failure.what);
+    }
+    panic!("no world says any of {words:?}; they say {others:#?}");
+}
+
+#[track_caller]
+fn is_noticed(way: Way, words: &[&str]) {
+    failure(|core| Spoiled::new(core, way), words);
+}
+
+#[test]
+fn nothing_spoiled_is_nothing_noticed() {
+    for seed in 0..200 {
+        run_on(seed, |core| Spoiled::new(core, Way::Not)).unwrap_or_else(|failure| panic!("{failure}"));
+    }
+}
+
+#[test]
+fn a_job_that_is_not_handed_out() {
+    is_noticed(Way::LoseRun, &["though a worker is idle"]);
+}
+
+#[test]
+fn a_job_that_goes_to_a_busy_worker() {
+    is_noticed(Way::Misdirect, &["was not idle", "wrong stage"]);
+}
+
+#[test]
+fn a_payload_that_is_mixed_up() {
+    is_noticed(Way::MixUpPayloads, &["payload is not what its path makes of it"]);
+}
+
+#[test]
+fn an_answer_that_is_lost() {
+    is_noticed(Way::LoseAnswer, &["should have been answered", "counts other requests"]);
+}
+
+#[test]
+fn an_answer_that_comes_twice() {
+    is_noticed(Way::DoubleAnswer, &["answered again"]);
+}
+
+#[test]
+fn an_answer_that_goes_to_another_client() {
+    is_noticed(Way::MixUpAnswers, &["has the id of another"]);
+}
+
+#[test]
+fn an_answer_to_a_client_that_went_away() {
+    is_noticed(Way::IgnoreLeaving, &["Cancelled, and answered again", "counts other requests", "nobody waits"]);
+}
+
+#[test]
+fn a_worker_that_is_not_told() {
+    is_noticed(Way::LoseCancel, &["was not told"]);
+}
+
+#[test]
+fn a_worker_that_is_not_signalled() {
+    is_noticed(Way::LoseStop, &["should have got SIG"]);
+}
+
+#[test]
+fn a_worker_that_is_not_let_go() {
+    is_noticed(Way::LoseRetire, &["should have been retired"]);
+}
+
+#[test]
+fn a_stale_outcome_that_is_passed_off_as_the_present_one() {
+    is_noticed(Way::Unfence, &["a stale outcome"]);
+}
+
+#[test]
+fn an_outcome_that_is_lost() {
+    is_noticed(Way::LoseOutcome, &["should have been answered", "though a worker is idle", "retired"]);
+}
+
+#[test]
+fn a_death_that_is_overlooked() {
+    is_noticed(Way::OverlookDeath, &["gone", "at the end"]);
+}
+
+#[test]
+fn a_clock_that_stands_still() {
+    is_noticed(Way::StopClock, &["past its deadline", "woken in the past"]);
+}
+
+#[test]
+fn a_clock_that_is_fast() {
+    is_noticed(Way::FastClock, &["for no reason", "too early", "before"]);
+}
+
+#[test]
+fn a_drain_that_never_ends() {
+    is_noticed(Way::ForgetDrain, &["at the end of the drain", "during a drain"]);
+}
+
+#[test]
+fn a_failure_names_its_seed_and_shows_its_steps_and_comes_again() {
+    let failure = failure(|core| Spoiled::new(core, Way::LoseAnswer), &["should have been answered", "counts other"]);
+    let text = failure.to_string();
+    assert!(text.contains(&format!("EVENER_SEED={}", failure.seed)), "{text}");
+    assert!(!failure.steps.is_empty() && failure.steps.iter().any(|step| step.contains(" ms  ")), "{text}");
+    let again = run_on(failure.seed, |core| Spoiled::new(core, Way::LoseAnswer)).expect_err("it fails again");
+    assert_eq!(again.to_string(), text);
+}
