@@ -53,23 +53,31 @@ def _ratios(results: Results) -> str:
             goal = each.case.goal(figure)
             verdict = f"**{goal.verdict(ratio)}**" if goal else ("tie" if tie.holds(ratio.median) else "")
             rows.append(
-                [each.case.title, figure, _ratio(ratio), _range(ratio), _range(tie), str(goal) if goal else "", verdict]
+                [
+                    each.case.title,
+                    figure,
+                    _ratio(ratio),
+                    _range(ratio, each.against),
+                    _range(tie, each.tie),
+                    str(goal) if goal else "",
+                    verdict,
+                ]
             )
     for loop in results.open_loop:
         if loop.series.first == "Evener":
             title = f"{_stages(loop.stages)}, open loop"
             for figure in ("p50", "p99"):
                 ratio = loop.series.ratio(figure)
-                rows.append([title, figure, _ratio(ratio), _range(ratio), "", "", ""])
+                rows.append([title, figure, _ratio(ratio), _range(ratio, loop.series), "", "", ""])
     node = next((each for each in results.resting if each.role == "node"), None)
     if node:
         goal_text = f"under {NODE_MEMORY / 2**20:.0f} MiB"
         verdict = "**met**" if node.resident < NODE_MEMORY else "**missed**"
         rows.append(["idle node", "resident memory", _mebibytes(node.resident), "", "", goal_text, verdict])
-    head = ["case", "figure", "Evener / Mosec", "pairs", "Mosec / Mosec", "goal", "verdict"]
+    head = ["case", "figure", "Evener / Mosec", "least – greatest", "Mosec / Mosec", "goal", "verdict"]
     text = (
-        "Ratios are medians over pairs of neighbouring blocks, with the least and the greatest. What lies within "
-        "Mosec's ratios to itself is a tie.\n\n"
+        "Ratios are medians over pairs of neighbouring blocks, with the least and the greatest, and how many "
+        "pairs there were. What lies within Mosec's ratios to itself is a tie.\n\n"
     )
     return text + _table(head, rows, "llrrrll")
 
@@ -195,8 +203,8 @@ def _ratio(spread: Spread) -> str:
     return f"{spread.median:.2f}"
 
 
-def _range(spread: Spread) -> str:
-    return f"{spread.least:.2f} – {spread.greatest:.2f}"
+def _range(spread: Spread, series: Series) -> str:
+    return f"{spread.least:.2f} – {spread.greatest:.2f} ({len(series.pairs)})"
 
 
 def _time(microseconds: float) -> str:
