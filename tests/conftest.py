@@ -15,13 +15,14 @@ class Nodes:
         self.new_folder = new_folder
         self.all = []
 
-    def __call__(self, service, *, wait="ready", arguments=(), env=None, **modules):
+    def __call__(self, service, *, wait="ready", arguments=(), env=None, close_fds=True, folders=(), **modules):
         """Start a node on a service file's text and modules given by name.
 
-        `wait` says what to wait for: `ready`, `listening`, or None. A text without `service` and `listen` gets a name
-        and a free port.
+        `folders` are made beside the service file. `wait` says what to wait for: `ready`, `listening`, or None. A text
+        without `service` and `listen` gets a name and a free port.
         """
-        node = Node(self.new_folder(), service, modules, arguments=arguments, env=env)
+        options = {"arguments": arguments, "env": env, "close_fds": close_fds, "folders": folders}
+        node = Node(self.new_folder(), service, modules, **options)
         self.all.append(node)
         node.start()
         if wait is not None:
@@ -51,7 +52,7 @@ def settle(nodes):
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item, call):
+def pytest_runtest_makereport(item):
     """A test that failed shows the end of the log of every node that it had to do with."""
     report = yield
     if report.failed:

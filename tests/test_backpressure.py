@@ -8,7 +8,7 @@ from harness.client import request_bytes
 SERVICE = """
 limits: {memory: 10MiB}
 stages:
-  gate: {python: "app:gate", queue: 3}
+  gate: {python: "app:gate", queue: 3, grace: 100ms}
   other: {python: "app:echo"}
   inner: {python: "app:gate", queue: 2}
 pipelines:

@@ -1,5 +1,6 @@
 """A worker that dies loses its place, not its job."""
 
+import json
 import signal
 import time
 
@@ -28,7 +29,7 @@ APP = """
 
     def die(how, ctx):
         marks.note("ran", f"{os.getpid()} {ctx.tries}")
-        if how.get("times", 99) >= ctx.tries:
+        if how["times"] >= ctx.tries:
             exec(how["code"])
         return [ctx.tries, os.getpid()]
 
@@ -51,6 +52,11 @@ def served(shared_node):
 @pytest.fixture
 def started(node):
     return node(SERVICE, app=APP)
+
+
+def how(code, times=99):
+    """What a worker shall do in its first so many tries."""
+    return json.dumps({"code": code, "times": times})
 
 
 def wait_for_workers(started):
@@ -77,7 +83,7 @@ DEATHS = {
 @pytest.mark.parametrize(("code", "_"), DEATHS.values(), ids=DEATHS.keys())
 def test_a_job_outlives_its_worker(started, code, _):
     began = time.monotonic()
-    answer = started.post("/die", '{"times": 1, "code": "%s"}' % code)
+    answer = started.post("/die", how(code, times=1))
     assert answer.status == 200, answer
     assert time.monotonic() - began < 2
     (first, one), (second, two) = [line.split() for line in started.notes("ran")]
@@ -89,7 +95,7 @@ def test_a_job_outlives_its_worker(started, code, _):
 
 @pytest.mark.parametrize(("code", "saying"), DEATHS.values(), ids=DEATHS.keys())
 def test_a_job_that_kills_every_worker_is_given_up(started, code, saying):
-    answer = started.post("/die", '{"code": "%s"}' % code)
+    answer = started.post("/die", how(code))
     fields = assert_problem(answer, "worker-died", stage="die", tries=3, saying=saying)
     # Clients get the short of it.
     assert "cause" not in fields
@@ -100,14 +106,14 @@ def test_a_job_that_kills_every_worker_is_given_up(started, code, saying):
 
 
 def test_without_retries_the_first_death_is_the_answer(started):
-    answer = started.post("/never", '{"code": "os._exit(7)"}')
+    answer = started.post("/never", how("os._exit(7)"))
     assert_problem(answer, "worker-died", stage="never", tries=1, saying="exited with code 7")
     assert len(started.notes("ran")) == 1
 
 
 def test_with_debug_clients_get_the_certificate(node):
     started = node("debug: true\n" + SERVICE, app=APP)
-    answer = started.post("/never", '{"code": "os._exit(7)"}')
+    answer = started.post("/never", how("os._exit(7)"))
     fields = assert_problem(answer, "worker-died", stage="never", tries=1)
     assert "exited with code 7, after" in fields["cause"]["died"]
     assert "with a peak of" in fields["cause"]["died"]
@@ -165,7 +171,7 @@ FORKS = {
 @pytest.mark.parametrize("fork", FORKS.values(), ids=FORKS.keys())
 def test_a_forked_child_does_not_delay_the_retry(started, fork):
     began = time.monotonic()
-    answer = started.post("/die", '{"times": 1, "code": "%s; os._exit(3)"}' % fork)
+    answer = started.post("/die", how(f"{fork}; os._exit(3)", times=1))
     assert answer.json[0] == 2
     assert time.monotonic() - began < 2
 
@@ -173,7 +179,7 @@ def test_a_forked_child_does_not_delay_the_retry(started, fork):
 GARBAGE = {
     "zeros": "os.write(3, bytes(40))",
     "text": "os.write(3, b'hello, world! ' * 10)",
-    "a length over the limit": "os.write(3, b'\\\\xff' * 40)",
+    "a length over the limit": "os.write(3, b'\\xff' * 40)",
     "a second READY": "os.write(3, bytes([0] * 4 + [1] + [0] * 35))",
     "an outcome of another job": "os.write(3, bytes([0] * 4 + [7, 0, 1, 1] + [9] * 8 + [1, 0, 0, 0] + [0] * 20))",
     "half a header": "os.write(3, bytes(7)); os.close(3)",
@@ -184,7 +190,7 @@ GARBAGE = {
 
 @pytest.mark.parametrize("code", GARBAGE.values(), ids=GARBAGE.keys())
 def test_a_worker_that_breaks_the_protocol_is_replaced_and_its_job_tried_again(started, code):
-    answer = started.post("/die", '{"times": 1, "code": "%s; time.sleep(60)"}' % code)
+    answer = started.post("/die", how(f"{code}; time.sleep(60)", times=1))
     assert answer.status == 200, answer
     assert answer.json[0] == 2
     first = int(started.notes("ran")[0].split()[0])
@@ -193,7 +199,7 @@ def test_a_worker_that_breaks_the_protocol_is_replaced_and_its_job_tried_again(s
 
 
 def test_a_worker_that_always_breaks_the_protocol(started):
-    answer = started.post("/never", '{"code": "os.write(3, bytes(40)); time.sleep(60)"}')
+    answer = started.post("/never", how("os.write(3, bytes(40)); time.sleep(60)"))
     assert_problem(answer, "worker-died", stage="never", tries=1, saying="broke the worker protocol")
 
 
@@ -250,7 +256,7 @@ def test_after_so_many_jobs_a_worker_is_replaced(started):
 
 
 def test_deaths_are_counted(started):
-    assert started.post("/die", '{"code": "os._exit(3)"}').status == 502
+    assert started.post("/die", how("os._exit(3)")).status == 502
     metrics = started.metrics()
     counts = {name: metrics[f'evener_{name}_total{{stage="die"}}'] for name in
               ("jobs_started", "jobs_done", "jobs_failed", "jobs_retried", "workers_lost")}  # fmt: skip
@@ -261,7 +267,7 @@ def test_deaths_are_counted(started):
 
 
 def test_a_worker_that_somebody_else_ends(started):
-    connection = started.begin("POST", "/die", body=b'{"times": 1, "code": "time.sleep(60)"}')
+    connection = started.begin("POST", "/die", body=how("time.sleep(60)", times=1).encode())
     pid = int(started.wait_notes("ran")[0].split()[0])
     Process.at(pid).send(signal.SIGTERM)
     assert connection.answer().json[0] == 2

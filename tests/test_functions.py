@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from harness import assert_problem, is_uuid7
+from harness import is_uuid7
 
 SERVICE = """
 stages:
@@ -34,6 +34,7 @@ APP = """
     import os, sys, time
     import evener
     import helper
+    import marks
 
     def read(request):
         assert type(request) is evener.Request
@@ -82,6 +83,9 @@ APP = """
         return ctx.tries
 
     def environment(request):
+        # So that both workers have one at hand.
+        marks.note("../environment")
+        marks.wait_for("../go")
         return {
             "number": os.environ["NUMBER"], "own": os.environ.get("OWN"), "cwd": os.path.basename(os.getcwd()),
             "passed": os.environ.get("PASSED_ON"), "helper": helper.NAME, "argv": sys.argv[1:],
@@ -92,9 +96,7 @@ APP = """
 
 @pytest.fixture(scope="module")
 def served(shared_node):
-    started = shared_node(SERVICE, wait=None, env={"PASSED_ON": "yes"}, app=APP, helper="NAME = 'helper'")
-    (started.folder / "elsewhere").mkdir()
-    return started.wait_listening().wait_ready()
+    return shared_node(SERVICE, env={"PASSED_ON": "yes"}, folders=["elsewhere"], app=APP, helper="NAME = 'helper'")
 
 
 def test_a_request_as_the_first_stage_sees_it(served):
@@ -161,7 +163,10 @@ def test_an_error_is_tried_again_where_the_stage_says_so(served):
 
 
 def test_where_stage_code_runs_and_with_which_environment(served):
-    seen = [served.get("/environment").json for _ in range(2)]
+    connections = [served.begin("GET", "/environment") for _ in range(2)]
+    served.wait_notes("environment", 2)
+    served.open("go")
+    seen = [connection.answer().json for connection in connections]
     assert sorted(one.pop("number") for one in seen) == ["worker 0", "worker 1"]
     assert seen[0] == seen[1]
     assert seen[0] == {

@@ -76,7 +76,7 @@ def test_a_slow_first_request_is_still_answered_before_a_quick_second(served):
     with served.connect() as connection:
         names = ["first", "second", "third"]
         waits = [0.3, 0, 0]
-        for name, wait in zip(names, waits):
+        for name, wait in zip(names, waits, strict=True):
             connection.send(request_bytes("GET", f"/slow?name={name}&for={wait}"))
         assert [connection.answer().text for _ in names] == names
 
@@ -259,15 +259,14 @@ BROKEN = {
 def test_malformed_http_is_a_400_and_the_node_goes_on(served, sent):
     with served.connect() as connection:
         connection.send(sent)
-        answer = connection.answer()
-        assert answer.status in (400, 505), answer
+        assert connection.answer().status == 400
         assert connection.closed_within(5)
     assert served.get("/items/1").status == 200
 
 
 def test_malformed_http_is_told_as_a_problem_like_any_other(served):
     with served.connect() as connection:
-        connection.send(b"POST /posted HTTP/1.1\r\nHost: x\r\nContent-Length: many\r\n\r\n")
+        connection.send(BROKEN["a length that is no number"])
         assert_problem(connection.answer(), "bad-request")
 
 

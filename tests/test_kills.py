@@ -15,7 +15,7 @@ stages:
   double: {python: "app:double", workers: 3, retries: 50}
   label: {python: "app:label", workers: 2, retries: 50}
 pipelines: {path: [double, label]}
-routes: [{path: "/run/{name}", pipeline: path, timeout: 40s}]
+routes: [{path: "/run/{name}", pipeline: path, timeout: 20s}]
 """
 
 APP = """
@@ -32,12 +32,14 @@ APP = """
 
 CLIENTS = 12
 REQUESTS = 600
+KILLS = 25
 
 
 class Killer(threading.Thread):
     """Kills a random worker that is up, again and again.
 
-    Those that are just starting are left alone: three starts in a row that come to nothing break a stage.
+    Those that are just starting are left alone: three starts in a row that come to nothing break a stage. And it stops
+    after some, as a place whose workers die again and again is refilled ever more slowly.
     """
 
     def __init__(self, node, seed):
@@ -48,7 +50,7 @@ class Killer(threading.Thread):
         self.kills = 0
 
     def run(self):
-        while not self.done.wait(self.random.uniform(0.02, 0.08)):
+        while self.kills < KILLS and not self.done.wait(self.random.uniform(0.02, 0.08)):
             ready = set(re.findall(r"worker ready .* pid=(\d+)", self.node.log))
             workers = [worker for worker in self.node.workers() if str(worker.pid) in ready]
             if workers:
@@ -59,7 +61,7 @@ class Killer(threading.Thread):
 def ask(started, share):
     """Send a share of the requests over one connection; return what came back for each."""
     history = []
-    with started.connect(patience=50) as connection:
+    with started.connect(patience=25) as connection:
         for number in share:
             answer = connection.get(f"/run/request-{number}?n={number}")
             history.append((number, answer.status, answer.text))
@@ -68,7 +70,6 @@ def ask(started, share):
     return history
 
 
-@pytest.mark.timeout(100)
 @pytest.mark.parametrize("seed", [1, 2])
 def test_nothing_is_lost_while_workers_are_killed(node, seed):
     started = node(SERVICE, app=APP)
@@ -129,3 +130,28 @@ def test_a_retry_comes_within_a_second(node):
         (_, again) = started.notes("began")[-1].split()
         assert float(again) - died < 1
 
+
+def test_a_worker_that_did_jobs_is_replaced_without_delay_each_time(node):
+    started = node(
+        """
+        stages: {work: {python: "app:work"}}
+        routes: [{path: /work, pipeline: work}]
+        """,
+        app="""
+        import os
+
+        def work(request, ctx):
+            if ctx.tries == 1 and "die" in request.query:
+                os._exit(3)
+            return ctx.tries
+        """,
+    )
+    slowest = 0
+    for _ in range(9):
+        for _ in range(3):
+            assert started.get("/work").json == 1
+        began = time.monotonic()
+        assert started.get("/work?die=1").json == 2
+        slowest = max(slowest, time.monotonic() - began)
+    # What a start of Python takes on a busy machine is in it.
+    assert slowest < 1.5

@@ -98,6 +98,13 @@ def test_a_large_body_is_taken_in_and_given_back(served):
     assert served.metric("payload_bytes") == 0
 
 
+def test_after_headers_without_end_the_connection_is_closed(served):
+    with served.connect() as connection:
+        connection.send(b"GET /read HTTP/1.1\r\n" + b"X-More: x\r\n" * 2000)
+        assert connection.answer().status == 431
+        assert connection.closed_within(LATE)
+
+
 def test_headers_up_to_the_limit(served):
     assert served.get("/read", headers={"X-Long": "x" * 15_000}).json == 0
 
@@ -116,9 +123,7 @@ def test_headers_up_to_the_limit(served):
 def test_headers_over_the_limit(served, sent):
     with served.connect() as connection:
         connection.send(sent)
-        answer = connection.answer()
-        assert answer.status in (414, 431)
-        assert connection.closed_within(LATE)
+        assert_problem(connection.answer(), "headers-too-large")
     assert served.get("/read").json == 0
 
 
@@ -202,19 +207,37 @@ def test_a_client_that_takes_no_byte_of_its_answer_is_closed(served):
             connection.answer()
 
 
-def test_a_client_that_reads_slowly_gets_everything(served):
+def read_slowly(connection, size, pause):
+    """Take an answer in small pieces; return what came and how long it took."""
+    connection.send(request_bytes("GET", f"/give?size={size}"))
+    began = time.monotonic()
+    received = bytearray()
+    while len(received) < size and (piece := connection.socket.recv(1 << 16)):
+        received += piece
+        # The pace of this client.
+        time.sleep(pause)
+    return bytes(received).partition(b"\r\n\r\n")[2], time.monotonic() - began
+
+
+def test_an_answer_on_its_way_is_not_idle(node):
+    started = node(SERVICE.replace("body_timeout: 700ms", "body_timeout: 60s"), app=APP)
     size = 20_000_000
-    with Connection(served.address(), receive_buffer=4096) as connection:
-        connection.send(request_bytes("GET", f"/give?size={size}"))
-        began = time.monotonic()
-        received = bytearray()
-        # A steady pace that makes the whole take longer than any pause may.
-        while len(received) < size and (piece := connection.socket.recv(1 << 16)):
-            received += piece
-            time.sleep(0.008)
-        assert time.monotonic() - began > 2
-        body = bytes(received).partition(b"\r\n\r\n")[2]
-        assert (len(body), body.strip(b"x")) == (size, b"")
+    connection = Connection(started.address(), receive_buffer=32768)
+    with connection:
+        body, took = read_slowly(connection, size, 0.006)
+    assert (len(body), body.strip(b"x")) == (size, b"")
+    assert took > 1.5
+
+
+def test_a_client_that_reads_slowly_is_not_one_that_does_not_read(node):
+    started = node(SERVICE.replace("idle_timeout: 700ms", "idle_timeout: 60s"), app=APP)
+    size = 4_000_000
+    connection = Connection(started.address(), receive_buffer=4096)
+    with connection:
+        # Not one pause is as long as a client's may be.
+        body, took = read_slowly(connection, size, 0.008)
+    assert (len(body), body.strip(b"x")) == (size, b"")
+    assert took > 2
 
 
 def test_as_many_connections_as_allowed_and_the_next_one_waits(node):

@@ -203,7 +203,8 @@ def test_with_debug_clients_get_the_message_and_the_traceback(served_with_debug,
     assert raised["message"] == "the secret"
     assert raised["type"] == name
     assert raised["traceback"].startswith("Traceback (most recent call last):")
-    assert "app.py" in raised["traceback"] and "in raising" in raised["traceback"]
+    assert "app.py" in raised["traceback"]
+    assert "in raising" in raised["traceback"]
 
 
 def test_the_log_has_the_message_and_the_traceback(served):

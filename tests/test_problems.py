@@ -43,7 +43,9 @@ def test_a_value_between_stages_that_does_not_decode(node):
     )
     assert served.get("/path?digits=640").json == 640
     answer = served.get("/path?digits=641")
-    assert_problem(answer, "value-not-decodable", stage="take", tries=1, saying="`take` got a value that does not decode")
+    assert_problem(
+        answer, "value-not-decodable", stage="take", tries=1, saying="`take` got a value that does not decode"
+    )
 
 
 def test_a_result_over_the_limit(node):

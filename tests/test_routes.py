@@ -1,4 +1,4 @@
-"""The keys of a route: what the first stage sees, how a body is decoded, how large it may be, what stands in for a failure."""
+"""The keys of a route: what the first stage sees, how bodies are decoded and bounded, what stands in for a failure."""
 
 import pytest
 

@@ -20,7 +20,10 @@ class LoadError(Exception):
 
 @dataclass(frozen=True)
 class Load:
-    """What one run of a load generator saw. `generator_cpu` is its own CPU seconds."""
+    """What one run of a load generator saw; `generator_cpu` is its own CPU seconds.
+
+    Of the open loop only: how many requests found no connection free, and how late the others left (in microseconds).
+    """
 
     requests: int
     seconds: float
@@ -30,7 +33,8 @@ class Load:
     max_us: float
     generator_cpu: float
     backlogged: int = 0
-    wake_p50_us: float | None = None
+    wake_p50_us: float = 0.0
+    wake_p99_us: float = 0.0
 
 
 def closed(address: str, connections: int, seconds: int) -> Load:
@@ -75,6 +79,7 @@ def open_loop(generator: Path, address: str, rate: float, connections: int, seco
         cpu,
         found["backlogged"],
         found["wake_p50_us"],
+        found["wake_p99_us"],
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -121,23 +122,27 @@ def _open_loop(results: Results) -> str:
     for loop in results.open_loop:
         for second, name in enumerate((loop.series.first, loop.series.second)):
             blocks = [pair.second if second else pair.first for pair in loop.series.pairs]
-            wakes = sorted(block.load.wake_p50_us or 0.0 for block in blocks)
+            wakes = [
+                _time(statistics.median(numbers))
+                for numbers in zip(*[(block.load.wake_p50_us, block.load.wake_p99_us) for block in blocks])
+            ]
             late = max(block.load.backlogged / block.load.requests for block in blocks)
             p50, p99 = (_time(loop.series.absolute(figure, bool(second)).median) for figure in ("p50", "p99"))
             cpu = [
                 f"{loop.series.absolute(figure, bool(second)).median:.0f} µs"
                 for figure in ("CPU per request", "generator CPU per request")
             ]
-            wake, rate = _time(wakes[len(wakes) // 2]), f"{loop.rates[name]:,.0f}/s"
-            rows.append([_stages(loop.stages), name, rate, p50, p99, wake, f"{late:.1%}", *cpu])
+            rate = f"{loop.rates[name]:,.0f}/s"
+            rows.append([_stages(loop.stages), name, rate, p50, p99, ", ".join(wakes), f"{late:.1%}", *cpu])
     if not rows:
         return ""
     head = ["case", "system", "mean rate", "p50", "p99", "of it waking", "no connection free", "CPU per request"]
     head.append("load generator's CPU")
     text = (
         f"Open loop at half of what each system did at {MANY} connections: Poisson arrivals of a fixed seed over "
-        f"{OPEN_CONNECTIONS} connections, latency counted from when a request was due. *Of it waking* is the median of "
-        "what the kernel took to wake the sender; it is part of every latency here.\n\n"
+        f"{OPEN_CONNECTIONS} connections, latency counted from when a request was due. *Of it waking* is what "
+        "the kernel took to wake the sender (p50, p99); it is part of every latency here. *No connection free* is the "
+        "worst block's share of requests that found none.\n\n"
     )
     return text + _table(head, rows, "llrrrrrrr")
 

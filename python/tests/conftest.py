@@ -20,13 +20,15 @@ RUNTIME = SOURCES / "evener" / "_worker.py"
 PYTHON = os.environ.get("EVENER_TEST_PYTHON", sys.executable)
 
 HEADER = struct.Struct("<IBBBBQIIIIQ")
-READY, JOB, PART, OUTCOME, CANCEL, BYE = 1, 2, 4, 7, 8, 9
+READY, JOB, PART, CREDIT, OUTCOME, CANCEL, BYE, RECALL = 1, 2, 4, 6, 7, 8, 9, 10
 NOTHING, JSON, TEXT, BYTES, TYPED = 0, 1, 2, 3, 4
-NEXT, RESPOND, GOTO, FAIL = 1, 2, 3, 4
+NEXT, RESPOND, GOTO, FAIL, RETURNED = 1, 2, 3, 4, 5
 ERROR, ABORT, DECODE, ENCODE, CANCELLED, MEMORY = 1, 2, 3, 4, 5, 6
 LIMIT = 262_144
 NO_DEADLINE = 2**64 - 1
 PATIENCE = 15.0
+# How many jobs the runtime takes beyond the one at hand.
+AHEAD = 16
 
 
 def frame(
@@ -151,6 +153,12 @@ class Worker:
         first = self.frame()
         assert first.kind == READY, first.extension
         return first
+
+    def grant(self) -> None:
+        """Ask for credit, and wait for it."""
+        self.send(frame(CREDIT, job=0, attempt=0))
+        answer = self.frame()
+        assert answer == Frame(CREDIT, 0, NOTHING, 0, 0, 0, AHEAD, 0, {}, b"")
 
     def outcome(self) -> Frame:
         """The next outcome, whole."""

@@ -35,14 +35,13 @@ def binary():
     return found.resolve()
 
 
-def environment(runtime, **more):
+def environment(runtime):
     """The environment of a node: this one's, its own runtime folder, and a Python that is not a slow wrapper."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(("EVENER_", "LISTEN_"))}
     for name in ("VIRTUAL_ENV", "NO_COLOR", "NOTIFY_SOCKET"):
         env.pop(name, None)
     python = os.path.dirname(os.path.realpath(sys.executable))
-    env |= {"XDG_RUNTIME_DIR": str(runtime), "PATH": python + os.pathsep + env.get("PATH", os.defpath)}
-    return env | more
+    return env | {"XDG_RUNTIME_DIR": str(runtime), "PATH": python + os.pathsep + env.get("PATH", os.defpath)}
 
 
 def run_evener(*arguments, cwd=None, env=None, within=20.0):
@@ -51,28 +50,32 @@ def run_evener(*arguments, cwd=None, env=None, within=20.0):
         return subprocess.run(
             [binary(), *map(str, arguments)],
             cwd=cwd,
-            env=environment(runtime, **(env or {})),
+            env=environment(runtime) | (env or {}),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=within,
+            check=False,
         )
 
 
 class Node:
     """Runs `evener up` on a service file in a folder of its own, and knows all of its processes."""
 
-    def __init__(self, folder, service, modules, *, arguments=(), env=None):
+    def __init__(self, folder, service, modules, *, arguments=(), env=None, close_fds=True, folders=()):
         self.folder = Path(folder)
         self.arguments = list(arguments)
+        self.close_fds = close_fds
         # A Unix socket's path has to be short, which those of pytest's own folders are not.
         self.runtime = Path(tempfile.mkdtemp(prefix="evener-"))
         self.mark = uuid.uuid4().hex
-        self.env = environment(self.runtime, **{MARK: self.mark}, **(env or {}))
+        self.env = environment(self.runtime) | {MARK: self.mark} | (env or {})
         self.process = None
         self.output = []
         self.connections = []
         shutil.copy(Path(__file__).with_name("marks.py"), self.folder)
+        for name in folders:
+            (self.folder / name).mkdir()
         for name, source in modules.items():
             self.write(f"{name}.py", source)
         if isinstance(service, Path):
@@ -106,6 +109,7 @@ class Node:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
+                close_fds=self.close_fds,
             )
         self.reader = threading.Thread(target=self._read_output, daemon=True)
         self.reader.start()

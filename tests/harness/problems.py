@@ -1,5 +1,6 @@
 """What clients are told when a request fails: the public contract of every code."""
 
+import re
 import uuid
 
 # Code: status, title, whether the same request may well succeed later.
@@ -12,6 +13,7 @@ CODES = {
     "method-not-allowed": (405, "The route does not take this method", False),
     "body-timeout": (408, "The body did not arrive in time", True),
     "body-too-large": (413, "The body is over the limit", False),
+    "headers-too-large": (431, "The headers are over the limit", False),
     "queue-full": (429, "The queue is full", True),
     "memory-full": (429, "The node's memory is full", True),
     "function-failed": (500, "The stage's code failed", False),
@@ -53,8 +55,9 @@ def assert_problem(answer, code, *, status=None, stage=None, tries=None, saying=
     assert fields["status"] == status
     assert fields["title"] == title
     assert fields["retryable"] is retryable
-    assert fields["type"].endswith(code) and ":" in fields["type"], fields["type"]
-    assert isinstance(fields["detail"], str) and saying in fields["detail"], fields
+    assert re.fullmatch(rf"\w+:\S+[:/]{code}", fields["type"])
+    assert fields["detail"]
+    assert saying in fields["detail"], fields
     assert is_uuid7(fields["request_id"])
     assert answer.header("evener-request-id") == fields["request_id"]
     assert fields.get("stage") == stage

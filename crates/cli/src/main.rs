@@ -40,15 +40,19 @@ enum Command {
         /// The shell to complete in.
         shell: clap_complete::Shell,
     },
-    /// Start and watch worker processes; the node starts this itself.
-    #[command(hide = true)]
-    Warden,
 }
+
+/// The one argument with which a node starts this binary as its warden: not a command for people.
+const WARDEN: &str = "warden";
 
 /// The configuration is wrong.
 const BAD_CONFIGURATION: u8 = 2;
 
 fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == WARDEN) && arguments.next().is_none() {
+        return evener_engine::serve_warden();
+    }
     let cli = Cli::parse();
     match cli.command {
         Command::Up(up) => up.run(),
@@ -61,7 +65,6 @@ fn main() -> ExitCode {
             clap_complete::generate(shell, &mut Cli::command(), "evener", &mut std::io::stdout());
             ExitCode::SUCCESS
         }
-        Command::Warden => evener_supervisor::warden::serve(),
     }
 }
 

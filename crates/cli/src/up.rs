@@ -129,7 +129,7 @@ fn warden() -> Command {
     } else {
         Command::new(std::env::current_exe().unwrap_or_else(|_| "evener".into()))
     };
-    command.arg0("evener").arg("warden");
+    command.arg0("evener").arg(crate::WARDEN);
     command
 }
 

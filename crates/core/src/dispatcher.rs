@@ -1,14 +1,16 @@
 //! The three machines joined: takes inputs and the time, and puts out actions.
 
+mod ahead;
 mod fate;
 mod inspect;
+mod pace;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::job::{Due, Job, JobId, JobKey, Place, RequestId};
-use crate::outcome::{Answer, Loss, Outcome};
-use crate::pool::{Flight, Landing, Patience, Pools, State, WorkerKey};
+use crate::outcome::{Answer, Failure, Loss, Outcome};
+use crate::pool::{Ahead, Flight, Landing, Patience, Pools, State, WorkerKey};
 use crate::problem::{Code, Problem};
 use crate::queue::{Jobs, Queue};
 use crate::request::{FallbackOn, Request, RequestKey, Requests, Waiting};
@@ -18,6 +20,19 @@ use crate::topology::{OnCancel, Path, StageId, Topology};
 
 /// Between SIGTERM and SIGKILL.
 const TERM_TO_KILL: Duration = Duration::from_secs(1);
+
+/// What a worker made of a job.
+#[derive(Debug)]
+pub struct Landed<P> {
+    /// The job.
+    pub job: JobKey,
+    /// The fence.
+    pub attempt: u32,
+    /// How long the function ran.
+    pub ran: Duration,
+    /// What became of it.
+    pub outcome: Outcome<P>,
+}
 
 /// What the dispatcher's owner must do, in this order.
 #[derive(Debug, PartialEq, Eq)]
@@ -45,6 +60,20 @@ pub enum Action<P, R> {
         /// The value.
         payload: P,
     },
+    /// Ask a worker how many jobs it takes ahead.
+    AskCredit {
+        /// Whom.
+        worker: WorkerKey,
+    },
+    /// Call a job back that its worker has not begun.
+    Recall {
+        /// From whom.
+        worker: WorkerKey,
+        /// The job.
+        job: JobKey,
+        /// Under this attempt.
+        attempt: u32,
+    },
     /// Tell a worker that nobody waits for its job.
     Cancel {
         /// Whom.
@@ -65,6 +94,13 @@ pub enum Action<P, R> {
     Retire {
         /// Whom.
         worker: WorkerKey,
+    },
+    /// Take note that a try failed, and that the job gets another.
+    Retried {
+        /// The request's public id.
+        request_id: RequestId,
+        /// What happened.
+        problem: Problem,
     },
     /// Answer a request.
     Answer {
@@ -116,6 +152,7 @@ pub struct Refused<P, R> {
 struct Stage {
     queue: Queue,
     broken: Option<String>,
+    pace: pace::Pace,
     started: u64,
     done: u64,
     failed: u64,
@@ -227,56 +264,69 @@ impl<P: Clone, R> Dispatcher<P, R> {
         worker
     }
 
-    /// A worker brings an outcome. False if it is stale: the worker does not hold that job under that attempt. An honest
-    /// worker never brings a stale one.
-    pub fn outcome(&mut self, now: Time, worker: WorkerKey, job: JobKey, attempt: u32, outcome: Outcome<P>) -> bool {
+    /// A worker brings an outcome, after the function `ran` that long. False if it is stale: the worker does not hold that job
+    /// under that attempt. An honest worker never brings a stale one.
+    pub fn outcome(&mut self, now: Time, worker: WorkerKey, landed: Landed<P>) -> bool {
+        let Landed { job, attempt, ran, outcome } = landed;
+        let flight = Flight { job, attempt };
         let Some(stage) = self.pools.get(worker).map(|worker| worker.stage) else { return false };
-        let most = self.topology.stage(stage).max_jobs_per_worker;
-        let landing = self.pools.land(worker, Flight { job, attempt }, most);
-        let out_of_memory = matches!(outcome, Outcome::Fail(crate::Failure::OutOfMemory { .. }));
-        match landing {
-            Landing::Stale => return false,
-            Landing::Awaited(timer) => {
-                self.timers.clear(timer);
-                if out_of_memory {
-                    self.stages[stage.index()].lost += 1;
-                    self.pools.leave(worker);
-                }
-                self.decide(now, job, outcome);
-            }
-            Landing::Unwanted(timer) => {
-                self.timers.clear(timer);
-                if out_of_memory {
-                    self.stages[stage.index()].lost += 1;
-                    self.pools.leave(worker);
-                }
-            }
-            Landing::Doomed => return true,
+        if matches!(outcome, Outcome::Returned) {
+            return self.returned(now, worker, flight);
         }
-        if !out_of_memory && self.pools.get(worker).is_some_and(|worker| worker.state == State::Leaving) {
+        let cancelled = matches!(outcome, Outcome::Fail(Failure::Cancelled));
+        if cancelled && self.dropped_ahead(now, worker, flight) {
+            return true;
+        }
+        let most = self.topology.stage(stage).max_jobs_per_worker;
+        let out_of_memory = matches!(outcome, Outcome::Fail(Failure::OutOfMemory { .. }));
+        let landing = self.pools.land(worker, flight, most);
+        let timer = match landing {
+            Landing::Stale => return false,
+            Landing::Doomed => {
+                self.go_down(now, worker);
+                return true;
+            }
+            Landing::Awaited(timer) | Landing::Unwanted(timer) => timer,
+        };
+        self.timers.clear(timer);
+        // A function that stopped early, or was not begun, says nothing of how long it runs.
+        if !cancelled {
+            self.stages[stage.index()].pace.ran(ran);
+        }
+        if out_of_memory {
+            self.stages[stage.index()].lost += 1;
+            let ahead = self.pools.leave(worker);
+            self.take_back(ahead, stage);
+        } else if self.pools.get(worker).is_some_and(|worker| worker.state == State::Leaving) {
             self.actions.push(Action::Retire { worker });
+        }
+        self.begin_next(now, worker);
+        if matches!(landing, Landing::Awaited(_)) {
+            self.decide(now, job, outcome);
         }
         self.dispatch(now, stage);
         true
     }
 
-    /// A worker is gone. The job in its hands is tried again, or given up.
+    /// A worker is gone. The job in its hands is tried again, or given up; those that it had not begun go back.
     pub fn worker_lost(&mut self, now: Time, worker: WorkerKey, loss: Loss) {
         let Some(gone) = self.pools.remove(worker) else { return };
+        gone.overdue.map(|(_, timer)| self.timers.clear(timer));
+        if gone.state != State::Leaving {
+            self.stages[gone.stage.index()].lost += 1;
+        }
+        self.take_back(gone.ahead, gone.stage);
         match gone.state {
             State::Busy(flight, timer) => {
                 self.timers.clear(timer);
-                self.stages[gone.stage.index()].lost += 1;
                 self.lost(now, flight.job, loss);
-                self.dispatch(now, gone.stage);
             }
             State::Told(_, patience) => {
                 patience.timer().map(|timer| self.timers.clear(timer));
-                self.stages[gone.stage.index()].lost += 1;
             }
-            State::Idle => self.stages[gone.stage.index()].lost += 1,
-            State::Leaving => {}
+            State::Idle | State::Leaving => {}
         }
+        self.dispatch(now, gone.stage);
     }
 
     /// The workers of a stage do not start, and `why`. If none is up, what waits there is answered, and new requests through
@@ -300,6 +350,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
                 Due::Deadline(request) => self.deadline_passed(now, request),
                 Due::Try(worker) => self.try_timed_out(now, worker),
                 Due::Patience(worker) => self.patience_ended(now, worker),
+                Due::Overdue(worker) => self.overdue(now, worker),
                 Due::Retry(job) => {
                     if let Some(stage) = self.jobs.get(job).map(|job| job.stage) {
                         self.requeue(now, job, stage);
@@ -325,7 +376,8 @@ impl<P: Clone, R> Dispatcher<P, R> {
         for key in waiting {
             let Some(request) = self.requests.get(key) else { continue };
             let job = request.request.job;
-            self.finish(key, Err(Problem::new(Code::Draining, "the node shut down before the request was done")));
+            let problem = Problem::new(Code::Draining, "the node shut down before the request was done");
+            self.finish(key, Err(self.placed(job, problem)));
             self.abandon(now, job);
         }
     }
@@ -356,31 +408,17 @@ impl<P: Clone, R> Dispatcher<P, R> {
         self.hand_out(now, stage, true);
     }
 
-    /// Hands out jobs of a stage for as long as there are jobs and idle workers.
+    /// Hands out jobs of a stage for as long as there are jobs and workers for them.
     fn hand_out(&mut self, now: Time, stage: StageId, waited: bool) {
         while self.pools.has_idle(stage) {
             let Some(key) = self.stages[stage.index()].queue.pop(&mut self.jobs, now, waited) else { return };
             let (Some(worker), Some(job)) = (self.pools.take_idle(stage), self.jobs.get_mut(key)) else { return };
-            let Some(Waiting { request, .. }) = self.requests.get(job.request) else { return };
             job.attempt += 1;
-            job.tries += 1;
-            job.place = Place::Running(worker);
-            let timer = self.timers.set(now + self.topology.stage(stage).timeout, Due::Try(worker));
-            self.pools.set(worker, State::Busy(Flight { job: key, attempt: job.attempt }, timer));
-            self.stages[stage.index()].started += 1;
-            self.actions.push(Action::Run {
-                worker,
-                job: key,
-                attempt: job.attempt,
-                tries: job.tries,
-                id: request.id.job(job.ordinal),
-                request: job.request,
-                request_id: request.id,
-                from_client: job.from_client,
-                deadline: request.until,
-                payload: job.payload.clone(),
-            });
+            let flight = Flight { job: key, attempt: job.attempt };
+            let Some(id) = self.push_run(worker, key) else { return };
+            self.begin(now, worker, stage, Ahead { flight, id, wanted: true, recalled: false });
         }
+        self.hand_out_ahead(now, stage);
     }
 
     /// Nobody waits for a job any more.
@@ -393,6 +431,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
                 self.timers.clear(timer);
             }
             Place::Running(worker) => self.disown(now, worker),
+            Place::Ahead(worker) => self.disown_ahead(worker, key),
         }
         self.jobs.remove(key);
     }

@@ -76,8 +76,10 @@ pub(crate) enum Place {
     Queued { previous: Option<JobKey>, next: Option<JobKey> },
     /// Waiting for its next try.
     Delayed(TimerKey<Due>),
-    /// With a worker.
+    /// With a worker, which may have begun it.
     Running(WorkerKey),
+    /// With a worker, which does another first.
+    Ahead(WorkerKey),
 }
 
 /// What a timer of the dispatcher is for.
@@ -89,6 +91,8 @@ pub(crate) enum Due {
     Try(WorkerKey),
     /// The end of the patience with a worker that was told to stop.
     Patience(WorkerKey),
+    /// The end of the patience with a worker that has jobs ahead and does not come to them.
+    Overdue(WorkerKey),
     /// The next try of a job.
     Retry(JobKey),
     /// The end of the drain.

@@ -18,6 +18,8 @@ pub enum Outcome<P> {
     },
     /// No value.
     Fail(Failure),
+    /// It had not begun the job when it was called back.
+    Returned,
 }
 
 impl<P> Outcome<P> {
@@ -30,6 +32,7 @@ impl<P> Outcome<P> {
             }
             Outcome::Goto { target, value } => Outcome::Goto { target, value: change(value) },
             Outcome::Fail(failure) => Outcome::Fail(failure),
+            Outcome::Returned => Outcome::Returned,
         }
     }
 }

@@ -11,9 +11,11 @@
 //! ```
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
-use crate::job::{Due, JobKey};
+use crate::job::{Due, JobId, JobKey};
 use crate::slab::{Key, Slab};
+use crate::time::Time;
 use crate::timers::TimerKey;
 use crate::topology::StageId;
 
@@ -24,10 +26,40 @@ pub type WorkerKey = Key<Worker>;
 #[derive(Debug)]
 pub struct Worker {
     pub(crate) stage: StageId,
+    /// What the oldest job in its hands is at; the only one that can have begun.
     pub(crate) state: State,
     /// Jobs that it brought an outcome for.
     pub(crate) done: u64,
+    /// The jobs behind the oldest, in the order in which it will do them.
+    pub(crate) ahead: VecDeque<Ahead>,
+    /// How many jobs it takes ahead.
+    pub(crate) credit: u32,
+    /// Since when the oldest job has been the oldest.
+    pub(crate) since: Time,
+    /// The public id of the oldest job.
+    pub(crate) oldest: JobId,
+    /// Whether the oldest job was called back before it became the oldest.
+    pub(crate) oldest_recalled: bool,
+    /// Set while there are jobs ahead.
+    pub(crate) overdue: Option<(Time, TimerKey<Due>)>,
 }
+
+/// A job that was handed out and has not begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ahead {
+    pub(crate) flight: Flight,
+    /// The job's public id.
+    pub(crate) id: JobId,
+    /// Whether its job waits for it.
+    pub(crate) wanted: bool,
+    /// Whether it was called back.
+    pub(crate) recalled: bool,
+}
+
+/// Jobs are handed out ahead only where they wait about this long at most; one that waits longer is called back.
+pub(crate) const AHEAD_WAIT: Duration = Duration::from_millis(1);
+/// So many workers are looked at for room at a time.
+const SEARCHED_AT_ONCE: usize = 32;
 
 /// A job in a worker's hands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,9 +138,15 @@ pub struct StageCounts {
 
 #[derive(Debug, Default)]
 struct Pool {
-    /// The longest idle first, so that work goes round evenly.
-    idle: VecDeque<WorkerKey>,
-    workers: usize,
+    /// The one that got idle last is at the back and works next: its memory is still warm, which at light load halves what a
+    /// job takes. Under load all are busy, and the work is even by itself.
+    idle: Vec<WorkerKey>,
+    /// All that are up.
+    members: Vec<WorkerKey>,
+    /// Those that were not asked how many jobs they take ahead.
+    unasked: Vec<WorkerKey>,
+    /// The member from which the next search for room begins.
+    search_from: usize,
 }
 
 /// The pools of all stages.
@@ -127,6 +165,15 @@ impl Pools {
         self.workers.get(key)
     }
 
+    pub(crate) fn get_mut(&mut self, key: WorkerKey) -> Option<&mut Worker> {
+        self.workers.get_mut(key)
+    }
+
+    /// Those that were not asked how many jobs they take ahead; from now on they were.
+    pub(crate) fn take_unasked(&mut self, stage: StageId) -> Vec<WorkerKey> {
+        std::mem::take(&mut self.pools[stage.index()].unasked)
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (WorkerKey, &Worker)> {
         self.workers.iter()
     }
@@ -134,15 +181,26 @@ impl Pools {
     /// Workers that are up, and how many of them are idle.
     pub(crate) fn size(&self, stage: StageId) -> (usize, usize) {
         let pool = &self.pools[stage.index()];
-        (pool.workers, pool.idle.len())
+        (pool.members.len(), pool.idle.len())
     }
 
     /// A new worker is up, and idle.
     pub(crate) fn arrive(&mut self, stage: StageId) -> WorkerKey {
-        let key = self.workers.insert(Worker { stage, state: State::Idle, done: 0 });
+        let key = self.workers.insert(Worker {
+            stage,
+            state: State::Idle,
+            done: 0,
+            ahead: VecDeque::new(),
+            credit: 0,
+            since: Time::ZERO,
+            oldest: JobId(0),
+            oldest_recalled: false,
+            overdue: None,
+        });
         let pool = &mut self.pools[stage.index()];
-        pool.workers += 1;
-        pool.idle.push_back(key);
+        pool.members.push(key);
+        pool.unasked.push(key);
+        pool.idle.push(key);
         key
     }
 
@@ -152,7 +210,34 @@ impl Pools {
 
     /// The worker that gets the next job; it must be made busy at once.
     pub(crate) fn take_idle(&mut self, stage: StageId) -> Option<WorkerKey> {
-        self.pools[stage.index()].idle.pop_front()
+        self.pools[stage.index()].idle.pop()
+    }
+
+    /// The worker that holds the fewest jobs, among those that take another ahead: fewer than `depth`, and none that has kept
+    /// its oldest job for longer than it should. A large pool is searched in parts, one at a time: if nobody in this part has
+    /// room, the job goes on waiting for the first that comes to have some.
+    pub(crate) fn with_room(&mut self, stage: StageId, depth: usize, now: Time) -> Option<WorkerKey> {
+        let pool = &mut self.pools[stage.index()];
+        let all = pool.members.len();
+        let first = if all > SEARCHED_AT_ONCE { pool.search_from % all } else { 0 };
+        pool.search_from = first + SEARCHED_AT_ONCE;
+        let (before, from) = pool.members.split_at(first);
+        let mut best = None;
+        for key in from.iter().chain(before).take(SEARCHED_AT_ONCE) {
+            let Some(worker) = self.workers.get(*key) else { continue };
+            let held = worker.ahead.len();
+            let open = matches!(worker.state, State::Busy(..))
+                && held < depth.min(worker.credit as usize)
+                && now.since(worker.since) <= AHEAD_WAIT
+                && worker.ahead.front().is_none_or(|next| !next.recalled);
+            if open && best.is_none_or(|(fewest, _)| held < fewest) {
+                best = Some((held, *key));
+                if held == 0 {
+                    break;
+                }
+            }
+        }
+        best.map(|(_, key)| key)
     }
 
     pub(crate) fn set(&mut self, key: WorkerKey, state: State) {
@@ -162,7 +247,7 @@ impl Pools {
     }
 
     /// An outcome came from a worker: what does it mean? A worker that is free again is idle, or leaves if it has done `most`
-    /// jobs; one that was sent a signal stays as it is.
+    /// jobs; one that was sent a signal stays as it is. One with jobs ahead is to begin the next.
     pub(crate) fn land(&mut self, key: WorkerKey, flight: Flight, most: Option<u64>) -> Landing {
         let Some(worker) = self.workers.get_mut(key) else { return Landing::Stale };
         let landing = match worker.state {
@@ -177,26 +262,36 @@ impl Pools {
         if most.is_some_and(|most| worker.done >= most) {
             worker.state = State::Leaving;
         } else {
-            worker.state = State::Idle;
-            self.pools[worker.stage.index()].idle.push_back(key);
+            self.set_idle(key);
         }
         landing
     }
 
-    /// A worker that gets no more jobs.
-    pub(crate) fn leave(&mut self, key: WorkerKey) {
+    /// A worker's hands are empty, but for the jobs ahead.
+    pub(crate) fn set_idle(&mut self, key: WorkerKey) {
         let Some(worker) = self.workers.get_mut(key) else { return };
+        worker.state = State::Idle;
+        if worker.ahead.is_empty() {
+            self.pools[worker.stage.index()].idle.push(key);
+        }
+    }
+
+    /// A worker that gets no more jobs, and comes to none of those that it has ahead.
+    pub(crate) fn leave(&mut self, key: WorkerKey) -> VecDeque<Ahead> {
+        let Some(worker) = self.workers.get_mut(key) else { return VecDeque::new() };
         if worker.state == State::Idle {
             self.pools[worker.stage.index()].idle.retain(|idle| *idle != key);
         }
         worker.state = State::Leaving;
+        std::mem::take(&mut worker.ahead)
     }
 
     /// A worker is gone.
     pub(crate) fn remove(&mut self, key: WorkerKey) -> Option<Worker> {
         let worker = self.workers.remove(key)?;
         let pool = &mut self.pools[worker.stage.index()];
-        pool.workers -= 1;
+        pool.members.retain(|member| *member != key);
+        pool.unasked.retain(|member| *member != key);
         if worker.state == State::Idle {
             pool.idle.retain(|idle| *idle != key);
         }

@@ -55,6 +55,8 @@ codes! {
     BodyTimeout = "body-timeout", 408, "The body did not arrive in time", true;
     /// The body is over the limit.
     BodyTooLarge = "body-too-large", 413, "The body is over the limit", false;
+    /// The head of the request is over the limit.
+    HeadersTooLarge = "headers-too-large", 431, "The headers are over the limit", false;
     /// A stage's queue is full.
     QueueFull = "queue-full", 429, "The queue is full", true;
     /// The node holds as many bytes as it may.

@@ -87,7 +87,7 @@ impl Queue {
 pub(crate) fn after<P>(jobs: &Jobs<P>, key: JobKey) -> Option<JobKey> {
     match jobs.get(key)?.place {
         Place::Queued { next, .. } => next,
-        Place::Delayed(_) | Place::Running(_) => None,
+        Place::Delayed(_) | Place::Running(_) | Place::Ahead(_) => None,
     }
 }
 
@@ -97,7 +97,7 @@ fn link<P>(jobs: &mut Jobs<P>, key: JobKey, ends: impl FnOnce(Option<JobKey>, Op
     if let Some(job) = jobs.get_mut(key) {
         let (previous, next) = match job.place {
             Place::Queued { previous, next } => ends(previous, next),
-            Place::Delayed(_) | Place::Running(_) => ends(None, None),
+            Place::Delayed(_) | Place::Running(_) | Place::Ahead(_) => ends(None, None),
         };
         job.place = Place::Queued { previous, next };
     }

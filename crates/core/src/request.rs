@@ -43,6 +43,7 @@ impl FallbackOn {
             | Code::MethodNotAllowed
             | Code::BodyTimeout
             | Code::BodyTooLarge
+            | Code::HeadersTooLarge
             | Code::Aborted => false,
         }
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use evener_core::{Code, Problem};
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, ORIGIN, WWW_AUTHENTICATE};
+use http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, ORIGIN, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -16,9 +16,9 @@ use subtle::ConstantTimeEq;
 
 use crate::body::{AnswerBody, Kept};
 use crate::http::REQUEST_ID;
-use crate::listener::{BoundListener, Link, Listening, Timeouts, serve};
+use crate::listener::{BoundListener, Bounds, Link, Listening, Timeouts, serve};
 use crate::node::Node;
-use crate::problem::ProblemView;
+use crate::problem::{self, ProblemView};
 
 /// The content type of the metrics.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -31,23 +31,27 @@ const HEADERS: usize = 64 * 1024;
 pub struct ApiDoor<N> {
     node: Arc<N>,
     token: String,
-    /// Host names that the API answers to; empty on a Unix socket, which no web page can reach.
+    /// Host names that the API answers to; empty if any name may lead to it.
     hosts: Vec<String>,
 }
 
 impl<N: Node> ApiDoor<N> {
-    /// A door that wants `token` and answers to `hosts`, each with or without a port. No hosts: to any, for a Unix socket.
+    /// A door that wants `token` and answers to `hosts`, each with or without a port. No hosts: to any, for a Unix
+    /// socket and for an address that stands for all addresses.
     pub fn new(node: Arc<N>, token: String, hosts: Vec<String>) -> ApiDoor<N> {
         ApiDoor { node, token, hosts }
     }
 
     /// Serves a listener.
     pub fn serve(self: Arc<Self>, listener: BoundListener, timeouts: Timeouts) -> Listening {
-        serve(listener, timeouts, HEADERS, CONNECTIONS, move |link| Connected { door: self.clone(), link })
+        let bounds = Bounds { timeouts, headers: HEADERS, connections: CONNECTIONS };
+        let node = self.node.clone();
+        let unparsed = move |status| problem::unparsed(&*node, status, HEADERS);
+        serve(listener, bounds, unparsed, move |link| Connected { door: self.clone(), link })
     }
 
     fn answer(&self, head: &Parts, link: &Link) -> Response<AnswerBody> {
-        let kept = Kept { _busy: Some(link.busy()), ..Kept::default() };
+        let kept = Kept { _busy: Some(link.busy()) };
         match self.dispatch(head) {
             Ok((status, content_type, body)) => respond(status, content_type, body.into(), kept),
             Err(problem) => {
@@ -57,6 +61,9 @@ impl<N: Node> ApiDoor<N> {
                 let mut response = respond(status, "application/problem+json", view.to_json(), kept);
                 if let Ok(id) = HeaderValue::from_str(&id.to_string()) {
                     response.headers_mut().insert(REQUEST_ID, id);
+                }
+                if problem.code == Code::MethodNotAllowed {
+                    response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
                 }
                 if problem.code == Code::Unauthorized {
                     response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -105,12 +112,10 @@ impl<N: Node> ApiDoor<N> {
     /// A web page that a browser shows must not reach the API, neither by a name that it made point here nor by a form.
     fn check_origin(&self, head: &Parts) -> Result<(), Problem> {
         let refuse = |what: &str| {
-            let detail = format!("the API does not answer to this {what}; it answers to {}", self.hosts.join(", "));
+            let names = if self.hosts.is_empty() { "its own pages".to_owned() } else { self.hosts.join(", ") };
+            let detail = format!("the API does not answer to this {what}; it answers to {names}");
             Err(Problem::new(Code::ForbiddenOrigin, detail))
         };
-        if self.hosts.is_empty() {
-            return Ok(());
-        }
         let name = |authority: &str| -> String {
             let without_port = match authority.rsplit_once(':') {
                 Some((name, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => name,
@@ -118,9 +123,13 @@ impl<N: Node> ApiDoor<N> {
             };
             without_port.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase()
         };
-        let answers_to = |authority: &str| self.hosts.contains(&name(authority));
         let header = |header| head.headers.get(header).map(|value| value.to_str().unwrap_or(""));
         let host = header(HOST).or_else(|| head.uri.authority().map(|authority| authority.as_str()));
+        // Where any name may lead here, a page must at least come from here.
+        let answers_to = |authority: &str| match self.hosts.is_empty() {
+            true => host.is_some_and(|host| name(host) == name(authority)),
+            false => self.hosts.contains(&name(authority)),
+        };
         if !host.is_some_and(answers_to) {
             return refuse("Host");
         }

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -116,7 +117,7 @@ fn too_large(limits: BodyLimits, said: Option<u64>) -> Problem {
 }
 
 /// The body of an answer. Holds on to whatever must live until its last byte is handed over.
-pub struct AnswerBody {
+pub(crate) struct AnswerBody {
     bytes: Option<Bytes>,
     _kept: Kept,
 }
@@ -125,12 +126,31 @@ pub struct AnswerBody {
 #[derive(Default)]
 pub(crate) struct Kept {
     pub(crate) _busy: Option<Busy>,
-    pub(crate) _held: Option<std::sync::Arc<Reservation>>,
+}
+
+/// Bytes, and the memory that is set aside for them.
+struct Held {
+    bytes: Bytes,
+    _held: Arc<Reservation>,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 impl AnswerBody {
     pub(crate) fn new(bytes: Bytes, kept: Kept) -> AnswerBody {
         AnswerBody { bytes: Some(bytes).filter(|bytes| !bytes.is_empty()), _kept: kept }
+    }
+
+    /// A body whose memory stays set aside until its last byte is with the client, if it is large enough to matter.
+    pub(crate) fn held(bytes: Bytes, held: Option<Arc<Reservation>>, kept: Kept) -> AnswerBody {
+        match held {
+            Some(held) if bytes.len() > COPY => AnswerBody::new(Bytes::from_owner(Held { bytes, _held: held }), kept),
+            _ => AnswerBody::new(bytes, kept),
+        }
     }
 }
 

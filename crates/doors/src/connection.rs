@@ -4,14 +4,18 @@
 //! a connection only notes its phase, and one sweeper for all of them closes those that are late.
 
 use std::io;
+use std::os::fd::RawFd;
 use std::pin::Pin;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::task::AbortHandle;
+
+use crate::http::REQUEST_ID;
+use crate::listener::Shared;
 
 /// How long a connection may stay in each phase.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +38,11 @@ pub(crate) struct Connection {
     phase: AtomicU8,
     since: AtomicU32,
     stalled_since: AtomicU32,
+    /// Bytes that the client had not taken at the last look.
+    untaken: AtomicU32,
     abort: OnceLock<AbortHandle>,
+    /// The socket, for as long as it is open.
+    socket: Mutex<Option<RawFd>>,
 }
 
 impl Connection {
@@ -74,6 +82,29 @@ impl Connection {
         self.is_idle() && self.stalled_since.load(Ordering::Relaxed) == 0
     }
 
+    pub(crate) fn set_socket(&self, socket: Option<RawFd>) {
+        *self.socket.lock().unwrap_or_else(PoisonError::into_inner) = socket;
+    }
+
+    /// Looks at the socket itself: has the client gone while its request is served, and does it take its answer?
+    ///
+    /// The HTTP library notices neither where it has bytes of a further request in hand, or where the kernel's buffer is so
+    /// large that a slow client frees too little of it to be told.
+    pub(crate) fn look(&self, tick: u32) -> Presence {
+        let held = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(socket) = *held else { return Presence::There };
+        if self.phase.load(Ordering::Relaxed) == BUSY && crate::socket::has_hung_up(socket) {
+            return Presence::Gone;
+        }
+        if self.stalled_since.load(Ordering::Relaxed) != 0 {
+            let untaken = crate::socket::untaken(socket);
+            if self.untaken.swap(untaken, Ordering::Relaxed) != untaken {
+                self.stalled_since.store(tick, Ordering::Relaxed);
+            }
+        }
+        Presence::There
+    }
+
     pub(crate) fn abort(&self) {
         if let Some(abort) = self.abort.get() {
             abort.abort();
@@ -84,13 +115,22 @@ impl Connection {
     pub(crate) fn is_late(&self, tick: u32, limits: &TickLimits) -> bool {
         let spent = tick.saturating_sub(self.since.load(Ordering::Relaxed));
         let stalled = self.stalled_since.load(Ordering::Relaxed);
-        let late = match self.phase.load(Ordering::Relaxed) {
+        if stalled != 0 {
+            return tick.saturating_sub(stalled) > limits.stalled;
+        }
+        match self.phase.load(Ordering::Relaxed) {
             IDLE => spent > limits.idle,
             HEAD => spent > limits.header,
             _ => false,
-        };
-        late || (stalled != 0 && tick.saturating_sub(stalled) > limits.stalled)
+        }
     }
+}
+
+/// Whether a client is still there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Presence {
+    There,
+    Gone,
 }
 
 /// [`Timeouts`] in ticks.
@@ -129,10 +169,36 @@ impl TickClock {
 }
 
 /// A stream that notes on its connection what it sees.
+///
+/// The HTTP library answers what it cannot parse by itself, with a bare status. Such an answer is replaced by one that says
+/// what is wrong.
 pub(crate) struct Watched<S> {
-    pub(crate) stream: S,
-    pub(crate) shared: std::sync::Arc<crate::listener::Shared>,
-    pub(crate) connection: std::sync::Arc<Connection>,
+    stream: S,
+    shared: Arc<Shared>,
+    connection: Arc<Connection>,
+    instead: Option<Instead>,
+}
+
+/// What is written in place of the library's own answer.
+struct Instead {
+    bytes: Vec<u8>,
+    written: usize,
+    /// How long the library's answer was.
+    stands_for: usize,
+}
+
+impl<S> Watched<S> {
+    pub(crate) fn new(stream: S, socket: RawFd, shared: Arc<Shared>, connection: Arc<Connection>) -> Watched<S> {
+        connection.set_socket(Some(socket));
+        Watched { stream, shared, connection, instead: None }
+    }
+}
+
+impl<S> Drop for Watched<S> {
+    fn drop(&mut self) {
+        // Before the stream closes it: its number may be another connection's a moment later.
+        self.connection.set_socket(None);
+    }
 }
 
 impl<S: Read + Unpin> Read for Watched<S> {
@@ -148,20 +214,59 @@ impl<S: Read + Unpin> Read for Watched<S> {
 impl<S: Write + Unpin> Watched<S> {
     fn noted<T>(&self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         let stalled = &self.connection.stalled_since;
+        let was_stalled = stalled.load(Ordering::Relaxed) != 0;
         match &written {
-            Poll::Ready(_) => stalled.store(0, Ordering::Relaxed),
-            Poll::Pending if stalled.load(Ordering::Relaxed) == 0 => {
-                stalled.store(self.shared.clock.now(), Ordering::Relaxed);
+            Poll::Ready(_) if was_stalled => {
+                stalled.store(0, Ordering::Relaxed);
+                if self.connection.is_idle() {
+                    // Only now has the client its answer.
+                    self.connection.enter(IDLE, self.shared.clock.now());
+                }
             }
-            Poll::Pending => {}
+            Poll::Pending if !was_stalled => stalled.store(self.shared.clock.now(), Ordering::Relaxed),
+            Poll::Ready(_) | Poll::Pending => {}
         }
         written
+    }
+
+    /// Whether these bytes are the library's own answer to a head that it could not parse, and with which status.
+    fn unparsed(&self, bytes: &[u8]) -> Option<u16> {
+        let status = bytes.strip_prefix(b"HTTP/1.1 ")?.first_chunk::<3>()?;
+        if status[0] != b'4' || self.connection.phase.load(Ordering::Relaxed) == BUSY {
+            return None;
+        }
+        // Every answer of the service carries its id.
+        let ours = bytes.windows(REQUEST_ID.as_str().len()).any(|name| name == REQUEST_ID.as_str().as_bytes());
+        if ours { None } else { std::str::from_utf8(status).ok()?.parse().ok() }
+    }
+
+    fn write_instead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Watched { stream, instead, .. } = self;
+        let Some(Instead { bytes, written, stands_for }) = instead else { return Poll::Ready(Ok(0)) };
+        while *written < bytes.len() {
+            match std::task::ready!(Pin::new(&mut *stream).poll_write(cx, &bytes[*written..]))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => *written += count,
+            }
+        }
+        let stands_for = *stands_for;
+        self.instead = None;
+        Poll::Ready(Ok(stands_for))
     }
 }
 
 impl<S: Write + Unpin> Write for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        if self.instead.is_none()
+            && let Some(status) = self.unparsed(bytes)
+        {
+            let instead = (self.shared.unparsed)(status);
+            self.instead = Some(Instead { bytes: instead, written: 0, stands_for: bytes.len() });
+        }
+        let written = match self.instead {
+            Some(_) => self.write_instead(cx),
+            None => Pin::new(&mut self.stream).poll_write(cx, bytes),
+        };
         self.noted(written)
     }
 
@@ -170,6 +275,10 @@ impl<S: Write + Unpin> Write for Watched<S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let first = slices.iter().find(|slice| !slice.is_empty()).map_or(&[][..], |slice| slice);
+        if self.instead.is_some() || self.unparsed(first).is_some() {
+            return self.poll_write(cx, first);
+        }
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
         self.noted(written)
     }

@@ -16,10 +16,10 @@ use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 
 use crate::body::{AnswerBody, BodyLimits, Kept, collect};
-use crate::listener::{BoundListener, Link, Listening, Timeouts, serve};
+use crate::listener::{BoundListener, Bounds, Link, Listening, Timeouts, serve};
 use crate::node::{Answered, Node, Parcel, Ticket};
 use crate::origin::Origin;
-use crate::problem::ProblemView;
+use crate::problem::{self, ProblemView};
 
 /// Every answer carries the request's id in this header.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("evener-request-id");
@@ -74,12 +74,18 @@ pub struct HttpDoor<N> {
     node: Arc<N>,
     routes: matchit::Router<Vec<Route>>,
     body_pause: Duration,
+    headers: usize,
 }
 
 impl<N: Node> HttpDoor<N> {
     /// A door with those routes. Routes of the same path share it, each with its own methods. At most `body_pause` may pass
-    /// between two pieces of a body.
-    pub fn new(node: Arc<N>, routes: Vec<Route>, body_pause: Duration) -> Result<HttpDoor<N>, RouteError> {
+    /// between two pieces of a body, and a request's target and headers have at most `headers` bytes.
+    pub fn new(
+        node: Arc<N>,
+        routes: Vec<Route>,
+        body_pause: Duration,
+        headers: usize,
+    ) -> Result<HttpDoor<N>, RouteError> {
         let mut by_path: Vec<(String, Vec<Route>)> = Vec::new();
         for route in routes {
             match by_path.iter_mut().find(|(path, _)| *path == route.path) {
@@ -91,18 +97,15 @@ impl<N: Node> HttpDoor<N> {
         for (path, routes) in by_path {
             router.insert(path.clone(), routes).map_err(|source| RouteError { path, source })?;
         }
-        Ok(HttpDoor { node, routes: router, body_pause })
+        Ok(HttpDoor { node, routes: router, body_pause, headers })
     }
 
-    /// Serves a listener. `headers` is the most bytes of a request's head, `most` the most connections at a time.
-    pub fn serve(
-        self: Arc<Self>,
-        listener: BoundListener,
-        timeouts: Timeouts,
-        headers: usize,
-        most: usize,
-    ) -> Listening {
-        serve(listener, timeouts, headers, most, move |link| Connected { door: self.clone(), link })
+    /// Serves a listener, with at most `most` connections at a time.
+    pub fn serve(self: Arc<Self>, listener: BoundListener, timeouts: Timeouts, most: usize) -> Listening {
+        let bounds = Bounds { timeouts, headers: self.headers, connections: most };
+        let (node, headers) = (self.node.clone(), self.headers);
+        let unparsed = move |status| problem::unparsed(&*node, status, headers);
+        serve(listener, bounds, unparsed, move |link| Connected { door: self.clone(), link })
     }
 
     async fn answer(&self, request: Request<Incoming>, link: &Link) -> Response<AnswerBody> {
@@ -111,7 +114,8 @@ impl<N: Node> HttpDoor<N> {
         let (answered, fallback) = match self.admit(request, link, id).await {
             Ok((answered, fallback)) => (answered, fallback),
             Err(refused) => {
-                let kept = Kept { _busy: Some(busy), ..Kept::default() };
+                self.node.refused(id, &refused.problem);
+                let kept = Kept { _busy: Some(busy) };
                 let mut response = self.problem(id, &refused.problem, kept);
                 if let Some(methods) = refused.allow {
                     response.headers_mut().insert(ALLOW, methods);
@@ -119,7 +123,7 @@ impl<N: Node> HttpDoor<N> {
                 return response;
             }
         };
-        self.render(id, answered, fallback, Kept { _busy: Some(busy), ..Kept::default() })
+        self.render(id, answered, fallback, Kept { _busy: Some(busy) })
     }
 
     /// Finds the route, takes the body in, and waits for the node's answer.
@@ -130,12 +134,14 @@ impl<N: Node> HttpDoor<N> {
         id: RequestId,
     ) -> Result<(Answered, Option<&'a Bytes>), Refused> {
         let (head, body) = request.into_parts();
+        self.check_size(&head)?;
         let (route, params) = self.route(&head)?;
         let limits = BodyLimits { size: route.body, pause: self.body_pause };
         let (content, as_request) = (self.content(route, &head), self.as_request(route, &head.method));
         let body = match collect(body, limits, self.node.budget()).await {
             Ok(body) => body,
             Err(problem) if route.fallback_on.covers(problem.code) => {
+                self.node.refused(id, &problem);
                 return Ok((Answer::Fallback(problem), route.fallback.as_ref()));
             }
             Err(problem) => return Err(problem.into()),
@@ -154,6 +160,18 @@ impl<N: Node> HttpDoor<N> {
             origin: Origin::new(head, params, link.client.clone()),
         };
         Ok((self.node.submit(ticket).await, route.fallback.as_ref()))
+    }
+
+    /// The connection's buffer bounds a head roughly; this is the limit itself.
+    fn check_size(&self, head: &Parts) -> Result<(), Problem> {
+        let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
+        let headers = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
+        let size = target + headers.sum::<usize>();
+        if size <= self.headers {
+            return Ok(());
+        }
+        let detail = format!("the path and the headers have {size} bytes, and {} is the most", self.headers);
+        Err(Problem::new(Code::HeadersTooLarge, detail))
     }
 
     fn route(&self, head: &Parts) -> Result<(&Route, Params), Refused> {
@@ -219,7 +237,7 @@ impl<N: Node> HttpDoor<N> {
         status: StatusCode,
         mut headers: HeaderMap,
         parcel: Parcel,
-        mut kept: Kept,
+        kept: Kept,
     ) -> Response<AnswerBody> {
         if !headers.contains_key(CONTENT_TYPE)
             && let Some(value) = content_type(&parcel.value.content)
@@ -227,8 +245,7 @@ impl<N: Node> HttpDoor<N> {
             headers.insert(CONTENT_TYPE, value);
         }
         headers.insert(REQUEST_ID, id_header(id));
-        kept._held = parcel.held;
-        let mut response = Response::new(AnswerBody::new(parcel.value.bytes, kept));
+        let mut response = Response::new(AnswerBody::held(parcel.value.bytes, parcel.held, kept));
         *response.status_mut() = status;
         *response.headers_mut() = headers;
         response

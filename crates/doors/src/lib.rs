@@ -12,6 +12,7 @@ pub mod listener;
 pub mod node;
 mod origin;
 mod problem;
+mod socket;
 
 pub use api::ApiDoor;
 pub use http::{HttpDoor, Input, Route};

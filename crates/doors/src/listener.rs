@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,11 +15,11 @@ use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 
 pub use crate::connection::Timeouts;
-use crate::connection::{Connection, TickClock, TickLimits, Watched};
+use crate::connection::{Connection, Presence, TickClock, TickLimits, Watched};
 
 /// How often connections are looked at.
 const SWEEP: Duration = Duration::from_millis(250);
@@ -50,8 +51,12 @@ impl BoundListener {
 pub(crate) struct Shared {
     pub(crate) clock: TickClock,
     pub(crate) draining: AtomicBool,
+    /// The whole answer to a head that cannot be parsed, for its status.
+    pub(crate) unparsed: Box<dyn Fn(u16) -> Vec<u8> + Send + Sync>,
     connections: Mutex<HashMap<u64, Arc<Connection>>>,
     next: AtomicU64,
+    /// Told when the last connection is closed.
+    all_closed: Notify,
 }
 
 impl Shared {
@@ -102,7 +107,11 @@ struct Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.shared.connections().remove(&self.id);
+        let mut connections = self.shared.connections();
+        connections.remove(&self.id);
+        if connections.is_empty() {
+            self.shared.all_closed.notify_waiters();
+        }
     }
 }
 
@@ -125,15 +134,12 @@ impl Listening {
 
     /// Waits until all connections are closed.
     pub async fn closed(&self) {
-        while !self.shared.connections().is_empty() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    /// Closes all connections.
-    pub fn abort(&self) {
-        for connection in self.shared.connections().values() {
-            connection.abort();
+        loop {
+            let all_closed = self.shared.all_closed.notified();
+            if self.shared.connections().is_empty() {
+                return;
+            }
+            all_closed.await;
         }
     }
 }
@@ -145,24 +151,43 @@ impl Drop for Listening {
     }
 }
 
-/// Serves every connection that comes with a service of its own, made by `service`. At most `most` connections are open at a
-/// time; further ones wait to be accepted.
-pub fn serve<F, S>(listener: BoundListener, timeouts: Timeouts, headers: usize, most: usize, service: F) -> Listening
+/// The limits of a listener.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) timeouts: Timeouts,
+    /// The most bytes of a request's head, roughly: the size of a connection's buffer goes by it.
+    pub(crate) headers: usize,
+    /// The most connections that are open at a time; further ones wait to be accepted.
+    pub(crate) connections: usize,
+}
+
+/// Serves every connection that comes with a service of its own, made by `service`. A head that cannot be parsed gets the
+/// answer that `unparsed` makes of the status.
+pub(crate) fn serve<F, S>(
+    listener: BoundListener,
+    bounds: Bounds,
+    unparsed: impl Fn(u16) -> Vec<u8> + Send + Sync + 'static,
+    service: F,
+) -> Listening
 where
     F: Fn(Link) -> S + Send + Sync + 'static,
     S: Service<hyper::Request<Incoming>, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
     S: Service<hyper::Request<Incoming>, Response = hyper::Response<crate::body::AnswerBody>>,
     S::Future: Send,
 {
+    let Bounds { timeouts, headers, connections: most } = bounds;
     let shared = Arc::new(Shared {
         clock: TickClock::default(),
         draining: AtomicBool::new(false),
+        unparsed: Box::new(unparsed),
         connections: Mutex::default(),
         next: AtomicU64::new(0),
+        all_closed: Notify::new(),
     });
     let mut http = http1::Builder::new();
-    // The library's smallest buffer is 8 KiB; a head that does not fit is answered 431.
-    http.pipeline_flush(true).max_buf_size(headers.max(8192)).max_headers(256);
+    // A head that is a little over the limit shall reach the service, which says what is wrong; one that does not fit here
+    // gets a bare 431. The library's smallest buffer is 8 KiB.
+    http.max_buf_size(headers.saturating_mul(2).max(64 * 1024)).max_headers(256);
     let acceptor = Acceptor { shared: shared.clone(), http, service };
     let accepting = tokio::spawn(accept(listener, acceptor, Arc::new(Semaphore::new(most))));
     let sweeping = tokio::spawn(sweep(shared.clone(), TickLimits::new(&timeouts, SWEEP)));
@@ -177,7 +202,10 @@ async fn sweep(shared: Arc<Shared>, limits: TickLimits) {
         let tick = shared.clock.advance();
         let draining = shared.draining.load(Ordering::Relaxed);
         for connection in shared.connections().values() {
-            if connection.is_late(tick, &limits) || (draining && connection.is_quiet()) {
+            if connection.look(tick) == Presence::Gone
+                || connection.is_late(tick, &limits)
+                || (draining && connection.is_quiet())
+            {
                 connection.abort();
             }
         }
@@ -209,14 +237,16 @@ where
                     // Small answers must not wait for the client's acknowledgements; a socket that refuses is no worse off.
                     let _ = stream.set_nodelay(true);
                     match tls {
-                        None => acceptor.spawn(TokioIo::new(stream), peer.to_string().into(), place),
+                        None => {
+                            acceptor.spawn(stream.as_raw_fd(), TokioIo::new(stream), peer.to_string().into(), place)
+                        }
                         Some(tls) => acceptor.spawn_tls(tls.clone(), stream, peer, place),
                     }
                 }
                 Err(error) => pause(error).await,
             },
             BoundListener::Unix(unix, _) => match unix.accept().await {
-                Ok((stream, _)) => acceptor.spawn(TokioIo::new(stream), "unix".into(), place),
+                Ok((stream, _)) => acceptor.spawn(stream.as_raw_fd(), TokioIo::new(stream), "unix".into(), place),
                 Err(error) => pause(error).await,
             },
         }
@@ -245,12 +275,12 @@ where
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     S::Future: Send,
 {
-    fn spawn<I>(&self, stream: I, client: Arc<str>, place: OwnedSemaphorePermit)
+    fn spawn<I>(&self, socket: RawFd, stream: I, client: Arc<str>, place: OwnedSemaphorePermit)
     where
         I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
     {
         let (link, registered) = self.register(client);
-        let serving = self.serving(stream, link.clone());
+        let serving = self.serving(socket, stream, link.clone());
         let task = tokio::spawn(async move {
             let _kept = (registered, place);
             serving.await;
@@ -265,9 +295,10 @@ where
         let task = tokio::spawn(async move {
             let _kept = (registered, place);
             // The sweeper counts the handshake as part of the first head.
+            let socket = stream.as_raw_fd();
             match tls.accept(stream).await {
                 Ok(stream) => {
-                    let stream = Watched { stream: TokioIo::new(stream), shared, connection };
+                    let stream = Watched::new(TokioIo::new(stream), socket, shared, connection);
                     report(http.serve_connection(stream, service).await);
                 }
                 Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
@@ -283,11 +314,11 @@ where
         (Link { shared: self.shared.clone(), connection, client }, Registered { shared: self.shared.clone(), id })
     }
 
-    fn serving<I>(&self, stream: I, link: Link) -> impl Future<Output = ()> + Send + 'static
+    fn serving<I>(&self, socket: RawFd, stream: I, link: Link) -> impl Future<Output = ()> + Send + 'static
     where
         I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
     {
-        let stream = Watched { stream, shared: self.shared.clone(), connection: link.connection.clone() };
+        let stream = Watched::new(stream, socket, self.shared.clone(), link.connection.clone());
         let serving = self.http.serve_connection(stream, (self.service)(link));
         async move { report(serving.await) }
     }

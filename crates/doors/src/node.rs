@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evener_core::{Answer, Budget, FallbackOn, Path, RequestId, Reservation, StageId};
+use evener_core::{Answer, Budget, FallbackOn, Path, Problem, RequestId, Reservation, StageId};
 use evener_protocol::Value;
 
 use crate::origin::Origin;
@@ -68,6 +68,9 @@ pub trait Node: Send + Sync + 'static {
 
     /// Lets a request in and waits for its answer. Dropping the future tells the node that the client went away.
     fn submit(&self, ticket: Ticket) -> impl Future<Output = Answered> + Send;
+
+    /// Takes note of a problem that a door answered by itself.
+    fn refused(&self, id: RequestId, problem: &Problem);
 
     /// The memory that payloads may take.
     fn budget(&self) -> &Budget;

@@ -1,8 +1,11 @@
 //! Problems as clients see them: `application/problem+json` (RFC 9457).
 
 use bytes::Bytes;
-use evener_core::{Cause, Problem, RequestId};
+use evener_core::{Cause, Code, Problem, RequestId};
 use serde::Serialize;
+
+use crate::http::REQUEST_ID;
+use crate::node::Node;
 
 /// A problem as it is written out. Fields that do not apply are left out.
 #[derive(Debug, Serialize)]
@@ -58,4 +61,28 @@ impl<'a> ProblemView<'a> {
         // Strings, numbers and booleans under string keys: nothing here can fail to be JSON.
         serde_json::to_vec(self).unwrap_or_default().into()
     }
+}
+
+/// The whole answer to a head that cannot be parsed: the HTTP library only says with which status. `headers` is the most bytes
+/// of a head.
+pub(crate) fn unparsed<N: Node>(node: &N, status: u16, headers: usize) -> Vec<u8> {
+    let problem = match status {
+        414 | 431 => {
+            let detail = format!("the path and the headers are far over the limit of {headers} bytes, or too many");
+            Problem::new(Code::HeadersTooLarge, detail)
+        }
+        _ => Problem::new(Code::BadRequest, "the request is not HTTP/1.1, or not well-formed"),
+    };
+    let id = node.new_id();
+    node.refused(id, &problem);
+    let body = ProblemView::new(&problem, id, None, false).to_json();
+    let status = http::StatusCode::from_u16(problem.status).unwrap_or(http::StatusCode::BAD_REQUEST);
+    let head = format!(
+        "HTTP/1.1 {} {}\r\ncontent-type: application/problem+json\r\n{REQUEST_ID}: {id}\r\ncontent-length: {}\r\n\
+         connection: close\r\n\r\n",
+        status.as_str(),
+        status.canonical_reason().unwrap_or(""),
+        body.len(),
+    );
+    [head.as_bytes(), &body].concat()
 }

@@ -27,6 +27,8 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::config::Service;
+pub use evener_supervisor::warden::serve as serve_warden;
+
 pub use crate::listen::ListenError;
 pub use crate::node::Node;
 
@@ -75,7 +77,7 @@ pub struct Running {
     drain: Duration,
 }
 
-/// Starts a node. `warden` is the command that runs [`evener_supervisor::warden::serve`]; the binary does that in a mode of
+/// Starts a node. `warden` is the command that runs [`serve_warden`]; the binary does that in a mode of
 /// its own. Must be called within a Tokio runtime.
 ///
 /// Returns once the doors are open; workers warm up after that, and requests wait for them.
@@ -116,11 +118,11 @@ impl Running {
         let timeouts =
             Timeouts { idle: limits.idle_timeout, header: limits.header_timeout, stalled: limits.body_timeout };
         if let Some(http) = &service.listen.http {
-            let door = HttpDoor::new(self.node.clone(), wiring::routes(service), limits.body_timeout)?;
+            let headers = usize::try_from(limits.headers).unwrap_or(usize::MAX);
+            let door = HttpDoor::new(self.node.clone(), wiring::routes(service), limits.body_timeout, headers)?;
             let bound = listen::tcp(http).await?;
             self.addresses.push(Address { name: "http", url: bound.url()? });
-            let headers = usize::try_from(limits.headers).unwrap_or(usize::MAX);
-            self.doors.push(Arc::new(door).serve(bound, timeouts, headers, limits.connections));
+            self.doors.push(Arc::new(door).serve(bound, timeouts, limits.connections));
         }
         let token = folder.token()?.as_str().to_owned();
         let (bound, hosts) = match &service.listen.api {
@@ -166,7 +168,13 @@ impl Running {
         };
         tokio::select! {
             () = answered => {}
-            () = hurry => tracing::warn!("asked again to stop: giving up what is left"),
+            () = hurry => {
+                tracing::warn!("asked again to stop: giving up what is left");
+                self.node.drain(Duration::ZERO).await;
+                for door in doors {
+                    let _ = tokio::time::timeout(LAST_WORDS, door.closed()).await;
+                }
+            }
         }
         last.into_iter().for_each(Listening::drain);
         self.wardens.shutdown().await;

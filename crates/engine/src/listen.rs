@@ -20,12 +20,12 @@ use crate::config::{Listener, Tls};
 #[derive(Debug, Error)]
 pub enum ListenError {
     /// The address cannot be had.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}: {why}")]
     Address {
         /// The address, or the path of a Unix socket.
         address: String,
         /// What the system says.
-        source: io::Error,
+        why: io::Error,
     },
     /// The certificate or the key cannot be used.
     #[error("cannot use the TLS files {} and {}: {why}", cert.display(), key.display())]
@@ -43,7 +43,7 @@ pub enum ListenError {
 pub(crate) async fn tcp(listener: &Listener) -> Result<BoundListener, ListenError> {
     let tls = listener.tls.as_ref().map(acceptor).transpose()?;
     let bound = TcpListener::bind(&listener.address).await;
-    let bound = bound.map_err(|source| ListenError::Address { address: listener.address.clone(), source })?;
+    let bound = bound.map_err(|why| ListenError::Address { address: listener.address.clone(), why })?;
     Ok(BoundListener::Tcp(bound, tls))
 }
 
@@ -54,7 +54,7 @@ pub(crate) fn unix(folder: &RuntimeDir, service: &str) -> Result<BoundListener, 
     let _ = std::fs::remove_file(&path);
     match UnixListener::bind(&path) {
         Ok(bound) => Ok(BoundListener::Unix(bound, path)),
-        Err(source) => Err(ListenError::Address { address: path.display().to_string(), source }),
+        Err(why) => Err(ListenError::Address { address: path.display().to_string(), why }),
     }
 }
 

@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use evener_core::{
-    Action, Answer, Budget, Cause, Code, Dispatcher, JobId, Loss, Problem, RequestId, RequestKey, StageId, Submission,
-    Time, Topology, WorkerKey,
+    Action, Answer, Budget, Cause, Code, Dispatcher, Landed, Loss, Outcome, Problem, RequestId, RequestKey, StageId,
+    Submission, Time, Topology, WorkerKey,
 };
 use evener_doors::{Answered, Health, Node as Door, Origin, Parcel, StageHealth, Ticket};
-use evener_protocol::{JobHead, Ready};
+use evener_protocol::{JobHead, Ready, Value};
 use evener_supervisor::output::{Stream, printable};
-use evener_supervisor::slot::{Events, Gone, Landed, Line, Place};
+use evener_supervisor::slot::{Events, Gone, Line, Place};
 use tokio::sync::{Notify, oneshot, watch};
 
 use crate::clock::Clock;
@@ -168,6 +168,16 @@ impl Node {
                     let head = JobHead { job, attempt, tries, left_nanos, is_request, extension: &extension };
                     seat.line.job(&head, &payload.value);
                 }
+                Action::AskCredit { worker } => {
+                    if let Some(seat) = seats.get(&worker) {
+                        seat.line.ask_credit();
+                    }
+                }
+                Action::Recall { worker, job, attempt } => {
+                    if let Some(seat) = seats.get(&worker) {
+                        seat.line.recall(job, attempt);
+                    }
+                }
                 Action::Cancel { worker, job, attempt } => {
                     if let Some(seat) = seats.get(&worker) {
                         seat.line.cancel(job, attempt);
@@ -185,6 +195,7 @@ impl Node {
                         seat.line.retire();
                     }
                 }
+                Action::Retried { request_id, problem } => self.log(request_id, &problem, "; trying again"),
                 Action::Answer { reply, request_id, answer } => {
                     self.report(request_id, &answer);
                     // If nobody receives it, the client has just gone away.
@@ -201,21 +212,28 @@ impl Node {
         }
     }
 
-    /// Writes a problem into the log, with what the client is not told.
     fn report(&self, request_id: RequestId, answer: &Answered) {
         self.metrics.answered(answer);
-        let (Answer::Problem(problem) | Answer::Fallback(problem)) = answer else { return };
-        let stage = problem.stage.map_or("", |stage| self.topology.stage(stage).name.as_str());
+        if let Answer::Problem(problem) | Answer::Fallback(problem) = answer {
+            self.log(request_id, problem, "");
+        }
+    }
+
+    /// Writes a problem into the log, with what the client is not told.
+    fn log(&self, request_id: RequestId, problem: &Problem, then: &str) {
+        let stage = problem.stage.map(|stage| self.topology.stage(stage).name.as_str());
         let job = problem.job.map(tracing::field::display);
         let (code, detail) = (problem.code.name(), problem.detail.as_str());
         match &problem.cause {
             Some(Cause::Raised { message, traceback, .. }) => {
-                let (message, traceback) = (printable(message), Lines(traceback));
-                tracing::error!(%request_id, job, stage, code, %message, "{detail}\n{traceback}");
+                let (said, traceback) = (printable(message), Lines(traceback));
+                tracing::error!(%request_id, job, stage, code, ?said, "{detail}{then}\n{traceback}");
             }
-            Some(Cause::Died(certificate)) => tracing::error!(%request_id, job, stage, code, certificate, "{detail}"),
-            None if problem.status >= 500 => tracing::warn!(%request_id, job, stage, code, "{detail}"),
-            None => tracing::debug!(%request_id, job, stage, code, "{detail}"),
+            Some(Cause::Died(certificate)) => {
+                tracing::error!(%request_id, job, stage, code, ?certificate, "{detail}{then}");
+            }
+            None if problem.status >= 500 => tracing::warn!(%request_id, job, stage, code, "{detail}{then}"),
+            None => tracing::debug!(%request_id, job, stage, code, "{detail}{then}"),
         }
     }
 
@@ -225,10 +243,6 @@ impl Node {
                 stage.settled = (stage.settled + 1).min(stage.wanted);
             }
         });
-    }
-
-    fn worker_job(&self, worker: WorkerKey) -> Option<JobId> {
-        self.state().dispatcher.worker_job(worker)
     }
 }
 
@@ -294,6 +308,10 @@ impl Door for Node {
         answered.unwrap_or_else(|_| Answer::Problem(Problem::new(Code::Draining, "the node stopped")))
     }
 
+    fn refused(&self, id: RequestId, problem: &Problem) {
+        self.report(id, &Answer::Problem(problem.clone()));
+    }
+
     fn budget(&self) -> &Budget {
         &self.budget
     }
@@ -357,20 +375,28 @@ impl Events for Node {
         worker
     }
 
-    fn outcome(&self, worker: WorkerKey, landed: Landed) -> bool {
+    fn outcome(&self, worker: WorkerKey, landed: Landed<Value>) -> bool {
         let Landed { job, attempt, ran, outcome } = landed;
+        let begun = !matches!(outcome, Outcome::Returned);
         let outcome = outcome.map(|value| {
             let held = (!value.bytes.is_empty()).then(|| Arc::new(self.budget.charge(value.bytes.len() as u64)));
             Parcel { value, held }
         });
         let mut state = self.state();
         let now = self.clock.now();
-        if let Some(seat) = state.seats.get(&worker) {
+        if let Some(seat) = state.seats.get(&worker).filter(|_| begun) {
             self.metrics.ran(seat.stage, ran);
         }
-        let fresh = state.dispatcher.outcome(now, worker, job, attempt, outcome);
+        let fresh = state.dispatcher.outcome(now, worker, Landed { job, attempt, ran, outcome });
         self.carry_out(&mut state, now);
         fresh
+    }
+
+    fn credit(&self, worker: WorkerKey, credit: u32) {
+        let mut state = self.state();
+        let now = self.clock.now();
+        state.dispatcher.credit(now, worker, credit);
+        self.carry_out(&mut state, now);
     }
 
     fn lost(&self, place: &Place, worker: WorkerKey, gone: Gone<'_>) {
@@ -378,12 +404,15 @@ impl Events for Node {
         let mut state = self.state();
         let job = state.dispatcher.worker_job(worker).map(tracing::field::display);
         let (stage, index, pid) = (&*place.name, place.index, certificate.pid);
-        let died = certificate.to_string();
+        let mut died = certificate.to_string();
+        if !certificate.stderr_tail.is_empty() {
+            died.push_str("; its last words: ");
+            died.push_str(&printable(&certificate.stderr_tail.join(" | ")));
+        }
         if asked {
             tracing::debug!(stage, worker = index, pid, died, "worker left");
         } else {
-            let stderr = certificate.stderr_tail.join(" | ");
-            tracing::warn!(stage, worker = index, pid, job, %cause, died, stderr = %printable(&stderr), "worker died");
+            tracing::warn!(stage, worker = index, pid, job, died, "worker {cause}");
         }
         let now = self.clock.now();
         state.seats.remove(&worker);
@@ -407,7 +436,12 @@ impl Events for Node {
     }
 
     fn output(&self, place: &Place, pid: u32, worker: Option<WorkerKey>, stream: Stream, line: &str) {
-        let job = worker.and_then(|worker| self.worker_job(worker)).map(tracing::field::display);
+        let job = worker.and_then(|worker| {
+            let mut state = self.state();
+            state.dispatcher.printed(worker);
+            state.dispatcher.worker_job(worker)
+        });
+        let job = job.map(tracing::field::display);
         let (stream, line) = (stream.as_str(), printable(line));
         tracing::info!(target: "worker", stage = %place.name, worker = place.index, pid, job, stream, "{line}");
     }

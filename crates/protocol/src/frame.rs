@@ -11,7 +11,7 @@ pub const MORE: u8 = 1;
 /// The deadline field of a job without a deadline.
 pub const NO_DEADLINE: u64 = u64::MAX;
 
-/// What a frame is. Numbers 3, 5 and 6 are reserved.
+/// What a frame is. Numbers 3 and 5 are reserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
@@ -21,12 +21,16 @@ pub enum Kind {
     Job = 2,
     /// The next piece of a payload.
     Part = 4,
+    /// How many jobs may be sent ahead.
+    Credit = 6,
     /// What became of a job.
     Outcome = 7,
     /// Nobody waits for a job any more.
     Cancel = 8,
     /// This is the end.
     Bye = 9,
+    /// A job is wanted back, if it has not begun.
+    Recall = 10,
 }
 
 /// A peer does not keep to the protocol. The connection cannot go on.

@@ -28,6 +28,8 @@ pub enum FromWorker {
         /// What became of it.
         outcome: Outcome<Value>,
     },
+    /// How many jobs it takes beyond the one at hand.
+    Credit(u32),
     /// It exits; before READY with the reason why it cannot start.
     Bye {
         /// Why it cannot start.
@@ -163,6 +165,7 @@ fn take(
     const READY: u8 = Kind::Ready as u8;
     const PART: u8 = Kind::Part as u8;
     const OUTCOME: u8 = Kind::Outcome as u8;
+    const CREDIT: u8 = Kind::Credit as u8;
     const BYE: u8 = Kind::Bye as u8;
     match header.kind {
         READY => {
@@ -202,6 +205,7 @@ fn take(
                 None => Ok(None),
             }
         }
+        CREDIT => Ok(Some(FromWorker::Credit(header.number))),
         BYE => {
             let ByeExtension { error } = if extension.is_empty() { ByeExtension::default() } else { parse(extension)? };
             Ok(Some(FromWorker::Bye { error }))
@@ -260,6 +264,7 @@ fn outcome(header: &Header, extension: &[u8], payload: impl FnOnce() -> Bytes) -
             Outcome::Goto { target, value }
         }
         4 => Outcome::Fail(failure(header.number, cold)?),
+        5 => Outcome::Returned,
         other => return field("verb", other.into()),
     };
     Ok(of(header, outcome))

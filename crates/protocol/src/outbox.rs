@@ -1,5 +1,7 @@
 //! What a node says to a worker: messages in, bytes out.
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
 use evener_core::JobKey;
 
@@ -31,6 +33,16 @@ struct Rest {
     bytes: Bytes,
 }
 
+/// A job that waits for the rest of another's payload.
+#[derive(Debug)]
+struct Waiting {
+    header: Header,
+    extension: Vec<u8>,
+    bytes: Bytes,
+    /// What is to be said of it once it is sent: a CANCEL or a RECALL.
+    withdrawn: Option<Kind>,
+}
+
 /// Frames that wait to be written to a worker. A large payload is cut, and only one piece of it is in the buffer at any time,
 /// so that a CANCEL never waits for the rest.
 #[derive(Debug, Default)]
@@ -38,6 +50,7 @@ pub struct Outbox {
     buffer: Vec<u8>,
     written: usize,
     rest: Option<Rest>,
+    waiting: VecDeque<Waiting>,
 }
 
 impl Outbox {
@@ -51,19 +64,8 @@ impl Outbox {
         if self.written == self.buffer.len() {
             self.buffer.clear();
             self.written = 0;
-            if let Some(mut rest) = self.rest.take() {
-                let piece = rest.bytes.split_to(rest.bytes.len().min(PART));
-                let more = if rest.bytes.is_empty() { 0 } else { MORE };
-                let head = Header {
-                    length: piece.len() as u32,
-                    flags: more,
-                    job: rest.job.pack(),
-                    attempt: rest.attempt,
-                    ..Header::new(Kind::Part)
-                };
-                self.buffer.extend_from_slice(&head.encode());
-                self.buffer.extend_from_slice(&piece);
-                self.rest = (more != 0).then_some(rest);
+            if let Some(rest) = self.rest.take() {
+                self.send_part(rest);
             }
         }
         &self.buffer[self.written..]
@@ -74,40 +76,113 @@ impl Outbox {
         self.written = (self.written + count).min(self.buffer.len());
     }
 
-    /// A job for the worker. The worker holds no other whose parts are still being sent.
+    /// A job for the worker.
     pub fn job(&mut self, head: &JobHead<'_>, value: &Value) {
-        let mut bytes = value.bytes.clone();
-        let first = bytes.split_to(bytes.len().min(PART));
         let header = Header {
-            length: (head.extension.len() + first.len()) as u32,
-            flags: if bytes.is_empty() { 0 } else { MORE },
             content: value.content.code(),
             verb: head.is_request.into(),
             job: head.job.pack(),
             attempt: head.attempt,
-            extension: head.extension.len() as u32,
             number: head.tries,
             nanos: head.left_nanos,
             ..Header::new(Kind::Job)
         };
-        self.buffer.extend_from_slice(&header.encode());
-        self.buffer.extend_from_slice(head.extension);
-        self.buffer.extend_from_slice(&first);
-        if !bytes.is_empty() {
-            self.rest = Some(Rest { job: head.job, attempt: head.attempt, bytes });
+        if self.rest.is_some() {
+            let (extension, bytes) = (head.extension.to_vec(), value.bytes.clone());
+            self.waiting.push_back(Waiting { header, extension, bytes, withdrawn: None });
+        } else {
+            self.send_job(header, head.extension, &value.bytes);
         }
     }
 
     /// Nobody waits for the job any more. What is left of its payload is not sent.
     pub fn cancel(&mut self, job: JobKey, attempt: u32) {
-        self.rest = self.rest.take().filter(|rest| (rest.job, rest.attempt) != (job, attempt));
-        let header = Header { job: job.pack(), attempt, ..Header::new(Kind::Cancel) };
-        self.buffer.extend_from_slice(&header.encode());
+        self.withdraw(Kind::Cancel, job, attempt);
+    }
+
+    /// The job is wanted back, if it has not begun. What is left of its payload is not sent.
+    pub fn recall(&mut self, job: JobKey, attempt: u32) {
+        self.withdraw(Kind::Recall, job, attempt);
+    }
+
+    /// Asks how many jobs the worker takes beyond the one at hand.
+    pub fn ask_credit(&mut self) {
+        self.buffer.extend_from_slice(&Header::new(Kind::Credit).encode());
     }
 
     /// The worker may go when it is done.
     pub fn bye(&mut self) {
         self.buffer.extend_from_slice(&Header::new(Kind::Bye).encode());
+    }
+
+    fn send_job(&mut self, header: Header, extension: &[u8], bytes: &Bytes) {
+        let first = &bytes[..bytes.len().min(PART)];
+        let header = Header {
+            length: (extension.len() + first.len()) as u32,
+            flags: if first.len() < bytes.len() { MORE } else { 0 },
+            extension: extension.len() as u32,
+            ..header
+        };
+        self.buffer.extend_from_slice(&header.encode());
+        self.buffer.extend_from_slice(extension);
+        self.buffer.extend_from_slice(first);
+        if first.len() < bytes.len() {
+            let (job, attempt) = (JobKey::unpack(header.job), header.attempt);
+            self.rest = Some(Rest { job, attempt, bytes: bytes.slice(PART..) });
+        }
+    }
+
+    fn send_part(&mut self, mut rest: Rest) {
+        let piece = rest.bytes.split_to(rest.bytes.len().min(PART));
+        let header = Header {
+            length: piece.len() as u32,
+            flags: if rest.bytes.is_empty() { 0 } else { MORE },
+            job: rest.job.pack(),
+            attempt: rest.attempt,
+            ..Header::new(Kind::Part)
+        };
+        self.buffer.extend_from_slice(&header.encode());
+        self.buffer.extend_from_slice(&piece);
+        if rest.bytes.is_empty() {
+            self.send_waiting();
+        } else {
+            self.rest = Some(rest);
+        }
+    }
+
+    /// Sends what waited for the rest of a payload, up to the next payload that is cut.
+    fn send_waiting(&mut self) {
+        while let Some(Waiting { header, extension, bytes, withdrawn }) = self.waiting.pop_front() {
+            let Some(withdrawn) = withdrawn else {
+                self.send_job(header, &extension, &bytes);
+                if self.rest.is_some() {
+                    return;
+                }
+                continue;
+            };
+            // The worker must hear of it, since it owes an outcome; that more is to come keeps it from beginning.
+            let job = Header { flags: MORE, content: 0, ..header };
+            self.buffer.extend_from_slice(&job.encode());
+            self.say(withdrawn, header.job, header.attempt);
+        }
+    }
+
+    fn withdraw(&mut self, kind: Kind, job: JobKey, attempt: u32) {
+        let same = |header: &Header| (header.job, header.attempt) == (job.pack(), attempt);
+        if let Some(waiting) = self.waiting.iter_mut().find(|waiting| same(&waiting.header)) {
+            waiting.withdrawn = Some(kind);
+            waiting.bytes = Bytes::new();
+            return;
+        }
+        self.say(kind, job.pack(), attempt);
+        if self.rest.as_ref().is_some_and(|rest| (rest.job, rest.attempt) == (job, attempt)) {
+            self.rest = None;
+            self.send_waiting();
+        }
+    }
+
+    fn say(&mut self, kind: Kind, job: u64, attempt: u32) {
+        self.buffer.extend_from_slice(&Header { job, attempt, ..Header::new(kind) }.encode());
     }
 }
 
@@ -157,5 +232,30 @@ mod tests {
         outbox.cancel(JobKey::unpack(7), 2);
         let kinds: Vec<u8> = written(&mut outbox).iter().map(|(header, _)| header.kind).collect();
         assert_eq!(kinds, [2, 8], "what is left of a cancelled payload is not sent");
+    }
+    #[test]
+    fn a_job_waits_for_the_rest_of_another_and_may_be_withdrawn_meanwhile() {
+        let mut outbox = Outbox::default();
+        let large = Value { content: Content::Bytes, bytes: vec![1; PART + 1].into() };
+        let small = Value { content: Content::Text, bytes: "x".into() };
+        outbox.job(&head(b""), &large);
+        outbox.job(&JobHead { job: JobKey::unpack(8), ..head(b"") }, &small);
+        outbox.job(&JobHead { job: JobKey::unpack(9), ..head(b"") }, &small);
+        outbox.recall(JobKey::unpack(8), 2);
+        let frames = written(&mut outbox);
+        let seen: Vec<(u8, u64, u8)> =
+            frames.iter().map(|(header, _)| (header.kind, header.job, header.flags)).collect();
+        assert_eq!(seen, [(2, 7, 1), (4, 7, 0), (2, 8, 1), (10, 8, 0), (2, 9, 0)]);
+    }
+
+    #[test]
+    fn a_payload_that_is_called_back_makes_way() {
+        let mut outbox = Outbox::default();
+        let large = Value { content: Content::Bytes, bytes: vec![1; PART + 1].into() };
+        outbox.job(&head(b""), &large);
+        outbox.job(&JobHead { job: JobKey::unpack(8), ..head(b"") }, &large);
+        outbox.recall(JobKey::unpack(7), 2);
+        let seen: Vec<(u8, u64)> = written(&mut outbox).iter().map(|(header, _)| (header.kind, header.job)).collect();
+        assert_eq!(seen, [(2, 7), (10, 7), (2, 8), (4, 8)]);
     }
 }

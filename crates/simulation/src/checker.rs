@@ -2,17 +2,18 @@
 
 mod inputs;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use evener_core::{
-    Action, Answer, Code, JobId, JobKey, OnCancel, RequestId, RequestKey, StageId, StageRules, Stop, Time, Topology,
-    WorkerKey,
+    Action, Answer, Code, JobId, JobKey, OnCancel, Problem, RequestId, RequestKey, StageId, StageRules, Stop, Time,
+    Topology, WorkerKey,
 };
 
-use crate::crew::{Duty, Hold, Member};
+use crate::crew::{Hold, Member};
 use crate::machine::Core;
+use crate::pace::Pace;
 use crate::record::{Due, Mishap, Record, State};
 use crate::tally::{Happening, Tally};
 
@@ -40,7 +41,14 @@ pub(crate) struct Checker {
     records: BTreeMap<u32, Record>,
     /// Those that wait for an answer.
     waiting: BTreeSet<u32>,
+    /// Who waits for a worker of each stage, in order. Those who have waited for a retry may come at any time.
+    lines: Vec<VecDeque<u32>>,
+    pace: Vec<Pace>,
     crew: BTreeMap<WorkerKey, Member>,
+    /// How often each job of each request was really begun, and the highest try that was handed out.
+    begun: BTreeMap<(u32, u32), (u32, u32)>,
+    answered: u64,
+    cancelled: u64,
     broken: Vec<bool>,
     draining: bool,
     /// When all that waits is answered.
@@ -48,6 +56,13 @@ pub(crate) struct Checker {
     /// When the dispatcher was last told the time.
     told_time: Time,
     pub(crate) tally: Tally,
+}
+
+/// Who of a stage's workers could be handed something.
+struct Free {
+    idle: bool,
+    room: bool,
+    unasked: bool,
 }
 
 /// What a worker was handed, as the action says.
@@ -71,7 +86,12 @@ impl Checker {
             topology,
             records: BTreeMap::new(),
             waiting: BTreeSet::new(),
+            lines: vec![VecDeque::new(); stages],
+            pace: vec![Pace::default(); stages],
             crew: BTreeMap::new(),
+            begun: BTreeMap::new(),
+            answered: 0,
+            cancelled: 0,
             broken: vec![false; stages],
             draining: false,
             drain_ends: None,
@@ -96,6 +116,21 @@ impl Checker {
                     Handed { worker, job, attempt, tries, id, request, request_id, from_client, deadline, payload };
                 self.saw_run(now, handed)
             }
+            Action::AskCredit { worker } => {
+                self.tally.count(Happening::AskedForCredit);
+                let member = self.crew.get_mut(&worker).ok_or("a worker that is gone was asked for credit")?;
+                ensure(!std::mem::replace(&mut member.asked, true), || {
+                    format!("worker {worker:?} was asked for credit twice")
+                })?;
+                let (_, most) = self.pace[member.stage.0 as usize].depth();
+                ensure(most > 0, || format!("worker {worker:?} was asked for credit for no reason"))
+            }
+            Action::Recall { worker, job, attempt } => {
+                self.tally.count(Happening::Recalled);
+                let member = self.crew.get_mut(&worker).ok_or("a worker that is gone is to give a job back")?;
+                member.recall(now, job, attempt)
+            }
+            Action::Retried { request_id, ref problem } => self.saw_retried(request_id, problem),
             Action::Cancel { worker, job, attempt } => self.saw_cancel(now, worker, job, attempt),
             Action::Stop { worker, signal } => self.saw_stop(now, worker, signal),
             Action::Retire { worker } => {
@@ -118,7 +153,8 @@ impl Checker {
         let member =
             self.crew.get(&worker).ok_or_else(|| format!("job {} for worker {worker:?}, which is gone", handed.id))?;
         let request = format_args!("request {number}");
-        ensure(matches!(member.duty, Duty::Idle), || format!("{request}: worker {worker:?} was not idle"))?;
+        let ahead = !member.held.is_empty();
+        ensure(!member.leaving, || format!("{request}: worker {worker:?} was on its way out"))?;
         ensure(member.stage == stage, || format!("{request}: the worker is of the wrong stage"))?;
         ensure(record.state == State::Waiting, || format!("{request}: a job runs, yet nobody waits"))?;
         ensure(record.due.is_none(), || format!("{request}: a job runs, yet an answer is due"))?;
@@ -133,42 +169,127 @@ impl Checker {
         ensure(tries == record.runs + 1, || format!("{request}: try {tries} after {} runs", record.runs))?;
         ensure(tries <= 1 + rules.retries, || format!("{request}: try {tries} with {} retries", rules.retries))?;
         ensure(now >= record.not_before, || format!("{request}: tried again too early"))?;
-        let try_ends = now + rules.timeout;
+        if ahead {
+            self.may_go_ahead(now, number, member, worker)?;
+            self.tally.count(Happening::HandedAhead);
+            if self.pace[stage.0 as usize].was_hushed() {
+                self.tally.count(Happening::AheadAfterPrint);
+            }
+        }
+        let line = &mut self.lines[stage.0 as usize];
+        match line.iter().position(|waiting| *waiting == number) {
+            Some(0) => _ = line.pop_front(),
+            Some(place) => return Err(format!("{request}: {place} jobs stood before it")),
+            None => {}
+        }
+        let mut hold = Hold::new(number, job, attempt);
+        if !ahead {
+            hold.begin(now, rules);
+        }
         if let Some(record) = self.records.get_mut(&number) {
-            (record.job, record.attempt, record.runs, record.holder) = (Some(job), attempt, tries, Some(worker));
+            let (_, most) = self.begun.entry((number, record.ordinal)).or_default();
+            *most = tries.max(*most);
+            (record.job, record.attempt, record.holder) = (Some(job), attempt, Some(worker));
+            record.runs += u32::from(!ahead);
         }
         if let Some(member) = self.crew.get_mut(&worker) {
-            member.duty = Duty::Holding(Hold::new(number, job, attempt, try_ends));
+            if !ahead {
+                member.since = now;
+            }
+            member.held.push_back(hold);
         }
         Ok(())
+    }
+
+    /// A job was handed to a worker that has others.
+    fn may_go_ahead(&self, now: Time, number: u32, member: &Member, worker: WorkerKey) -> Check {
+        let stage = member.stage;
+        let request = format_args!("request {number}");
+        let rules = self.topology.stage(stage);
+        ensure(rules.max_jobs_per_worker.is_none(), || format!("{request}: ahead, and worker {worker:?} is to leave"))?;
+        let pace = &self.pace[stage.0 as usize];
+        let (least, most) = pace.depth();
+        ensure(most > 0, || format!("{request}: worker {worker:?} was not idle, and its stage is not known as quick"))?;
+        ensure(member.ahead() < member.credit as usize, || {
+            format!("{request}: ahead of worker {worker:?} on no credit")
+        })?;
+        ensure(member.has_room(now, most), || format!("{request}: worker {worker:?} takes no job ahead just now"))?;
+        for (other, there) in self.crew.iter().filter(|(_, there)| there.stage == stage) {
+            ensure(!there.is_idle(), || format!("{request}: ahead, though worker {other:?} is idle"))?;
+            ensure(there.ahead() >= member.ahead() || !there.has_room(now, least), || {
+                format!("{request}: ahead of worker {worker:?}, though {other:?} holds fewer")
+            })?;
+        }
+        Ok(())
+    }
+
+    fn saw_retried(&mut self, id: RequestId, problem: &Problem) -> Check {
+        let number = (id.0 >> RequestId::JOB_BITS) as u32;
+        let record = self.records.get_mut(&number).ok_or("a retry of nobody's")?;
+        let due = record.to_report.take();
+        ensure(due == Some(problem.code), || {
+            format!("request {number} is tried again after {:?}, not {due:?}", problem.code)
+        })?;
+        ensure(problem.job == Some(record.id.job(record.ordinal)) && problem.tries == record.runs, || {
+            format!("request {number}: a retry of another job: {problem:?}")
+        })?;
+        let stage = record.at.stage(&self.topology);
+        ensure(problem.stage == stage, || format!("request {number}: a retry in another stage: {problem:?}"))
     }
 
     fn saw_cancel(&mut self, now: Time, worker: WorkerKey, job: JobKey, attempt: u32) -> Check {
         let member = self.crew.get_mut(&worker).ok_or("a worker that is gone was told")?;
         let rules = self.topology.stage(member.stage);
-        let Duty::Holding(hold) = &mut member.duty else { return Err("an idle worker was told".to_owned()) };
-        ensure(hold.job == job && hold.attempt == attempt, || {
-            "a worker was told of a job that it does not hold".to_owned()
-        })?;
+        let at = member.find(job, attempt).ok_or("a worker was told of a job that it does not hold")?;
+        let hold = member.held[at];
         let record = self.records.get_mut(&hold.request).ok_or("a worker holds a job of nobody")?;
-        let counts = record.state == State::Waiting && record.holder == Some(worker);
-        hold.tell(now, counts || rules.on_cancel == OnCancel::Kill)?;
-        if counts {
-            // Somebody waits for this very outcome, so it can only be the stage's timeout.
-            let try_ends = hold.try_ends;
-            ensure(now >= try_ends, || format!("worker {worker:?} was told before its time was over"))?;
-            self.tally.count(Happening::TryTimedOut);
-            if record.mishap(now, rules, Mishap::Timeout) {
-                self.tally.count(Happening::Retry);
+        let counts = record.state == State::Waiting && record.holder == Some(worker) && !hold.told;
+        let (stage, stuck) = (member.stage, member.is_stuck(now, &hold));
+        let grace_begins = at == 0 && (counts || rules.on_cancel == OnCancel::Kill);
+        member.held[at].tell(now, grace_begins)?;
+        match (counts, at) {
+            (false, 0) => {}
+            (false, _) => self.tally.count(Happening::CancelledAhead),
+            (true, 0) => {
+                // Somebody waits for this very outcome, so it can only be the stage's timeout.
+                ensure(now >= hold.try_ends, || format!("worker {worker:?} was told before its time was over"))?;
+                self.tally.count(Happening::TryTimedOut);
+                self.mishap(now, hold.request, stage, Mishap::Timeout);
+            }
+            (true, _) => {
+                // It may run there after all, so that is a try.
+                ensure(stuck, || format!("worker {worker:?} lost a job ahead, and was not stuck"))?;
+                ensure(rules.retry_on.lost && record.runs < rules.retries, || {
+                    format!("request {} has no try to spare, and left a stuck worker", hold.request)
+                })?;
+                record.runs += 1;
+                self.tally.count(Happening::GivenToOthers);
+                self.step_in_front(hold.request);
             }
         }
         Ok(())
     }
 
+    /// A job goes back in front of those that wait.
+    fn step_in_front(&mut self, number: u32) {
+        let stage = self.records.get(&number).and_then(|record| record.at.stage(&self.topology));
+        if let Some(stage) = stage {
+            self.lines[stage.0 as usize].push_front(number);
+        }
+        if let Some(record) = self.records.get_mut(&number) {
+            (record.holder, record.not_before) = (None, Time::ZERO);
+        }
+    }
+
+    /// A job waits behind all others of its stage.
+    fn line_up(&mut self, number: u32, stage: StageId) {
+        self.lines[stage.0 as usize].push_back(number);
+    }
+
     fn saw_stop(&mut self, now: Time, worker: WorkerKey, signal: Stop) -> Check {
         let member = self.crew.get_mut(&worker).ok_or("a signal for a worker that is gone")?;
         let grace = self.topology.stage(member.stage).grace;
-        let Duty::Holding(hold) = &mut member.duty else { return Err("a signal for an idle worker".to_owned()) };
+        let hold = member.held.front_mut().ok_or("a signal for an idle worker")?;
         match signal {
             Stop::Terminate => {
                 self.tally.count(Happening::Terminated);
@@ -230,41 +351,67 @@ impl Checker {
     fn end(&mut self, number: u32, state: State) {
         self.waiting.remove(&number);
         if let Some(record) = self.records.get_mut(&number) {
-            (record.state, record.holder, record.due) = (state, None, None);
+            (record.state, record.holder, record.due, record.to_report) = (state, None, None, None);
+            if let Some(stage) = record.at.stage(&self.topology) {
+                self.lines[stage.0 as usize].retain(|waiting| *waiting != number);
+            }
+        }
+        match state {
+            State::Answered => self.answered += 1,
+            State::Cancelled => self.cancelled += 1,
+            State::Waiting => {}
         }
     }
 
     /// All actions of an input have gone out: is anything missing?
-    pub(crate) fn settle(&mut self, core: &Core) -> Check {
+    pub(crate) fn settle(&mut self, now: Time, core: &Core) -> Check {
         core.verify()?;
+        let stages = 0..self.broken.len();
+        let free: Vec<Free> = stages.map(|stage| self.who_is_free(now, StageId(stage as u32))).collect();
         for number in &self.waiting {
             let record = &self.records[number];
             ensure(record.due.is_none(), || {
                 format!("request {number} should have been answered with {:?}", record.due)
             })?;
+            ensure(record.to_report.is_none(), || format!("the failed try of request {number} was not reported"))?;
             let stage = self.stage_of(record)?;
             if record.holder.is_some() || (record.not_before > Time::ZERO && !surely(record.not_before, self.told_time))
             {
                 continue;
             }
             ensure(!self.broken[stage.0 as usize], || format!("request {number} waits at a broken stage"))?;
-            let idle = |member: &Member| member.stage == stage && matches!(member.duty, Duty::Idle);
-            ensure(!self.crew.values().any(idle), || format!("request {number} waits, though a worker is idle"))?;
+            let free = &free[stage.0 as usize];
+            ensure(!free.idle, || format!("request {number} waits, though a worker is idle"))?;
+            ensure(!free.room, || format!("request {number} waits, though a worker takes jobs ahead"))?;
+            ensure(!free.unasked, || format!("request {number} waits, though a worker was not asked for credit"))?;
         }
         for (worker, member) in &self.crew {
             ensure(!member.retires, || format!("worker {worker:?} should have been retired"))?;
-            let Some(hold) = member.hold().filter(|hold| !hold.told) else { continue };
-            ensure(self.records[&hold.request].holder == Some(*worker), || {
-                format!("worker {worker:?} was not told that nobody waits for request {} any more", hold.request)
-            })?;
+            for hold in member.held.iter().filter(|hold| !hold.told) {
+                ensure(self.records[&hold.request].holder == Some(*worker), || {
+                    format!("worker {worker:?} was not told that nobody waits for request {} any more", hold.request)
+                })?;
+            }
         }
         let totals = core.totals();
-        let count = |state| self.records.values().filter(|record| record.state == state).count() as u64;
         ensure(core.pending() == self.waiting.len(), || {
             "the dispatcher counts other requests than there are".to_owned()
         })?;
-        ensure(totals.answered == count(State::Answered), || "answers are miscounted".to_owned())?;
-        ensure(totals.cancelled == count(State::Cancelled), || "cancellations are miscounted".to_owned())
+        ensure(totals.answered == self.answered, || "answers are miscounted".to_owned())?;
+        ensure(totals.cancelled == self.cancelled, || "cancellations are miscounted".to_owned())
+    }
+
+    fn who_is_free(&self, now: Time, stage: StageId) -> Free {
+        let here = || self.crew.values().filter(|member| member.stage == stage);
+        let (mut depth, _) = self.pace[stage.0 as usize].depth();
+        if self.rules(stage).max_jobs_per_worker.is_some() {
+            depth = 0;
+        }
+        Free {
+            idle: here().any(Member::is_idle),
+            room: here().any(|member| member.has_room(now, depth)),
+            unasked: depth > 0 && here().any(|member| !member.asked),
+        }
     }
 
     /// The dispatcher has been told the time: is anything overdue?
@@ -282,9 +429,14 @@ impl Checker {
             })?;
         }
         for (worker, member) in &mut self.crew {
-            let grace = self.topology.stage(member.stage).grace;
-            if let Duty::Holding(hold) = &mut member.duty {
-                hold.overdue(*worker, now, grace)?;
+            let rules = self.topology.stage(member.stage);
+            member.overdue(*worker, now, rules.grace)?;
+            for hold in member.held.iter().skip(1).filter(|hold| !hold.told) {
+                let spare = rules.retry_on.lost && self.records[&hold.request].runs < rules.retries;
+                let late = member.stuck_by(hold).is_some_and(|by| surely(by, now));
+                ensure(!spare || !late, || {
+                    format!("request {} should have left worker {worker:?}, which is stuck", hold.request)
+                })?;
             }
         }
         Ok(())
@@ -301,7 +453,7 @@ impl Checker {
             let (mut workers, mut idle) = (0, 0);
             for member in here {
                 workers += 1;
-                idle += usize::from(matches!(member.duty, Duty::Idle));
+                idle += usize::from(member.is_idle());
             }
             ensure(idle == workers, || format!("stage {number} has workers that are not idle at the end"))?;
             ensure((counts.queued, counts.workers, counts.idle) == (0, workers, idle), || {

@@ -1,28 +1,112 @@
-//! Virtual workers: what they do with a job, and how they take being told and being signalled.
+//! Virtual workers: what they do with a job, and how they take being told, being asked and being signalled.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
-use evener_core::{Failure, JobKey, Outcome, Reply, StageId, Topology};
+use evener_core::{Failure, JobKey, Landed, Outcome, Reply, StageId, Time, Topology};
 use fastrand::Rng;
 
 use crate::plan::{Plan, happens, span};
 use crate::trail;
 
-/// A worker, as it is inside.
+/// A worker, as it is inside: two sockets' worth of messages, and jobs that it does one after the other.
 #[derive(Debug)]
 pub(crate) struct Actor {
     pub(crate) stage: StageId,
     /// Which of its jobs it is at; goes up with each.
     pub(crate) serial: u64,
-    /// Its job, until it has brought an outcome.
-    pub(crate) job: Option<Work>,
+    /// The job that it is at, and since when.
+    pub(crate) at_work: Option<(Task, Time)>,
+    /// The jobs that it knows of and has not begun.
+    pub(crate) in_hand: VecDeque<Task>,
+    /// What was sent to it and it has not read; the first `arrived` of it are there.
+    pub(crate) inbox: VecDeque<Told>,
+    pub(crate) arrived: usize,
+    pub(crate) last_arrival: Time,
+    /// What it has still to say of jobs that it dropped. It does before it begins another.
+    pub(crate) unsaid: Vec<Landed<u64>>,
+    /// What it sent and the dispatcher has not got.
+    pub(crate) outbox: VecDeque<Said>,
+    pub(crate) last_delivery: Time,
+    /// Stopped, all of it.
+    pub(crate) frozen: bool,
+    /// What it was at the end of with when it froze.
+    pub(crate) ripe: Option<(u64, Outcome<u64>)>,
+    /// Whether it reads while it works. Otherwise it reads between two jobs.
+    pub(crate) watches: bool,
+    /// It exits.
+    pub(crate) leaves: bool,
 }
 
 /// A job as its worker knows it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Work {
+pub(crate) struct Task {
+    pub(crate) request: u32,
+    pub(crate) ordinal: u32,
     pub(crate) job: JobKey,
     pub(crate) attempt: u32,
+    pub(crate) tries: u32,
+    pub(crate) payload: u64,
+    /// It was cancelled before it began, and is answered in its turn.
+    pub(crate) cancelled: bool,
+}
+
+impl Task {
+    pub(crate) fn is(&self, job: JobKey, attempt: u32) -> bool {
+        self.job == job && self.attempt == attempt
+    }
+}
+
+/// What is sent to a worker.
+#[derive(Debug)]
+pub(crate) enum Told {
+    Job(Task),
+    Cancel(JobKey, u32),
+    Recall(JobKey, u32),
+    AskCredit,
+}
+
+/// What a worker sends.
+#[derive(Debug)]
+pub(crate) enum Said {
+    Outcome(Landed<u64>),
+    Credit(u32),
+}
+
+impl Actor {
+    pub(crate) fn new(stage: StageId, watches: bool) -> Actor {
+        Actor {
+            stage,
+            serial: 0,
+            at_work: None,
+            in_hand: VecDeque::new(),
+            inbox: VecDeque::new(),
+            arrived: 0,
+            last_arrival: Time::ZERO,
+            unsaid: Vec::new(),
+            outbox: VecDeque::new(),
+            last_delivery: Time::ZERO,
+            frozen: false,
+            ripe: None,
+            watches,
+            leaves: false,
+        }
+    }
+
+    /// The next message, if it is there and the worker is in a state to read it.
+    pub(crate) fn read(&mut self) -> Option<Told> {
+        if self.frozen || self.leaves || self.arrived == 0 || (self.at_work.is_some() && !self.watches) {
+            return None;
+        }
+        self.arrived -= 1;
+        self.inbox.pop_front()
+    }
+
+    /// Takes a job out that it knows of and has not begun.
+    pub(crate) fn drop_task(&mut self, job: JobKey, attempt: u32) -> bool {
+        let at = self.in_hand.iter().position(|task| task.is(job, attempt));
+        at.and_then(|at| self.in_hand.remove(at)).is_some()
+    }
 }
 
 /// What a worker is going to do with a job.
@@ -36,19 +120,23 @@ pub(crate) enum Intent {
     Hang,
 }
 
-/// What a worker makes of a job that it has just been handed.
+/// What a worker makes of a job that it has just begun.
 pub(crate) fn intent(rng: &mut Rng, plan: &Plan, topology: &Topology, stage: StageId, payload: u64) -> Intent {
-    let work = span(rng, plan.work);
+    let work = if happens(rng, plan.quick) { nanos(rng, plan.quick_work) } else { span(rng, plan.work) };
     if happens(rng, plan.dies) {
         return Intent::Die(work);
     }
     let outcome = outcome(rng, plan, topology, stage, payload);
     if happens(rng, plan.hangs) {
-        // Some hang for good; some were only stopped, and go on when it is too late.
+        // Some hang for good; some were only held up, and go on when it is too late.
         let timeout = topology.stage(stage).timeout;
         return if rng.bool() { Intent::Hang } else { Intent::Bring(outcome, timeout + span(rng, 2 * timeout)) };
     }
     Intent::Bring(outcome, work)
+}
+
+fn nanos(rng: &mut Rng, most: Duration) -> Duration {
+    Duration::from_nanos(rng.u64(0..=most.as_nanos() as u64))
 }
 
 fn outcome(rng: &mut Rng, plan: &Plan, topology: &Topology, stage: StageId, payload: u64) -> Outcome<u64> {
@@ -84,10 +172,16 @@ fn failure(rng: &mut Rng) -> Failure {
     }
 }
 
-/// What a worker does that is told that nobody waits: `None` if it takes no notice.
+/// What a worker does that is told that nobody waits for the job that it is at: `None` if it takes no notice.
 pub(crate) fn when_told(rng: &mut Rng, plan: &Plan) -> Option<(Outcome<u64>, Duration)> {
     let notices = !happens(rng, plan.ignores_cancel);
     notices.then(|| (Outcome::Fail(Failure::Cancelled), span(rng, Duration::from_millis(20))))
+}
+
+/// What a worker says that is asked how many jobs it takes ahead: `None` if it says nothing.
+pub(crate) fn when_asked(rng: &mut Rng, plan: &Plan) -> Option<u32> {
+    let answers = !happens(rng, plan.no_credit);
+    answers.then(|| [0, 1, 2, 5, 16, 1_000][rng.usize(0..6)])
 }
 
 /// When a worker dies that gets SIGTERM: `None` if it takes no notice.

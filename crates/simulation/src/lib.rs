@@ -1,7 +1,7 @@
 //! Seeded worlds that run the core of Evener under faults.
 //!
 //! A world is made of one number: the stages and their rules, the clients and what they ask for, the workers and when
-//! they die, hang, answer late or answer twice, the stages that break and are mended, and a clock that at times leaps.
+//! they die, hang, freeze, answer late or answer twice, how long messages are on their way, the stages that break and are mended, and a clock that at times leaps.
 //! It drives a [`Machine`], which is the real dispatcher, through its public face alone. A checker beside it keeps the
 //! history as clients and workers see it, knows from the inputs what has to come out, and looks at every action: what
 //! goes out unasked, late, twice, to the wrong hands or not at all ends the run with a [`Failure`] that names the
@@ -14,6 +14,7 @@ mod checker;
 mod crew;
 mod habits;
 mod machine;
+mod pace;
 mod plan;
 mod record;
 mod tally;

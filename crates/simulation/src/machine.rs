@@ -1,8 +1,6 @@
 //! What a world drives: the dispatcher, or something that stands before it and spoils its work.
 
-use evener_core::{
-    Action, Dispatcher, JobKey, Loss, Outcome, Refused, RequestKey, StageId, Submission, Time, WorkerKey,
-};
+use evener_core::{Action, Dispatcher, Landed, Loss, Refused, RequestKey, StageId, Submission, Time, WorkerKey};
 
 /// The real dispatcher, with numbers for payloads and the requests' numbers for reply addresses.
 pub type Core = Dispatcher<u64, u32>;
@@ -14,7 +12,9 @@ pub trait Machine {
     fn cancel(&mut self, now: Time, request: RequestKey);
     fn worker_ready(&mut self, now: Time, stage: StageId) -> WorkerKey;
     fn worker_lost(&mut self, now: Time, worker: WorkerKey, loss: Loss);
-    fn outcome(&mut self, now: Time, worker: WorkerKey, job: JobKey, attempt: u32, outcome: Outcome<u64>) -> bool;
+    fn outcome(&mut self, now: Time, worker: WorkerKey, landed: Landed<u64>) -> bool;
+    fn credit(&mut self, now: Time, worker: WorkerKey, credit: u32);
+    fn printed(&mut self, worker: WorkerKey);
     fn stage_broken(&mut self, now: Time, stage: StageId, why: &str);
     fn timeout(&mut self, now: Time);
     fn drain(&mut self, now: Time, until: Time);
@@ -41,8 +41,16 @@ impl Machine for Core {
         Dispatcher::worker_lost(self, now, worker, loss);
     }
 
-    fn outcome(&mut self, now: Time, worker: WorkerKey, job: JobKey, attempt: u32, outcome: Outcome<u64>) -> bool {
-        Dispatcher::outcome(self, now, worker, job, attempt, outcome)
+    fn outcome(&mut self, now: Time, worker: WorkerKey, landed: Landed<u64>) -> bool {
+        Dispatcher::outcome(self, now, worker, landed)
+    }
+
+    fn credit(&mut self, now: Time, worker: WorkerKey, credit: u32) {
+        Dispatcher::credit(self, now, worker, credit);
+    }
+
+    fn printed(&mut self, worker: WorkerKey) {
+        Dispatcher::printed(self, worker);
     }
 
     fn stage_broken(&mut self, now: Time, stage: StageId, why: &str) {

@@ -18,6 +18,11 @@ pub(crate) struct Plan {
     pub(crate) pace: Duration,
     /// Longest time that an honest try takes.
     pub(crate) work: Duration,
+    /// How many tries are quick, and the longest time that one of those takes.
+    pub(crate) quick: Odds,
+    pub(crate) quick_work: Duration,
+    /// Longest time that a message is on its way to a worker or back.
+    pub(crate) wire: Duration,
     /// Longest time that a client gives its request.
     pub(crate) patience: Duration,
     pub(crate) leaves: Odds,
@@ -29,6 +34,15 @@ pub(crate) struct Plan {
     pub(crate) out_of_memory: Odds,
     pub(crate) ignores_cancel: Odds,
     pub(crate) ignores_sigterm: Odds,
+    /// How many workers never say how many jobs they take ahead.
+    pub(crate) no_credit: Odds,
+    /// How many workers read while they work.
+    pub(crate) watches: Odds,
+    pub(crate) freezes: Odds,
+    pub(crate) freeze: Duration,
+    pub(crate) prints: Odds,
+    /// A worker prints only at the first so many of its jobs.
+    pub(crate) prints_at_first: u64,
     pub(crate) ghosts: Odds,
     pub(crate) breaks: Odds,
     pub(crate) late_wakeups: Odds,
@@ -45,38 +59,103 @@ pub(crate) fn span(rng: &mut Rng, most: Duration) -> Duration {
     Duration::from_nanos(if rng.bool() { nanos } else { nanos / 1_000_000 * 1_000_000 })
 }
 
+/// What kind of world it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mood {
+    /// As much of everything as there can be.
+    Wild,
+    /// Little trouble.
+    Calm,
+    /// Quick functions and many requests at once, so that jobs are handed out ahead; little trouble, but for slow runs.
+    Brisk,
+    /// The same for long enough that a function that printed counts as quiet again.
+    Long,
+}
+
 /// Nothing, a little or a lot.
-fn odds(rng: &mut Rng, most: Odds) -> Odds {
-    match rng.u32(0..4) {
-        0 => 0,
-        1 => rng.u32(0..=most / 8),
-        _ => rng.u32(0..=most),
+fn odds(rng: &mut Rng, mood: Mood, most: Odds) -> Odds {
+    match (rng.u32(0..4), mood) {
+        (0, _) => 0,
+        (1, _) => rng.u32(0..=most / 8),
+        (_, Mood::Wild) => rng.u32(0..=most),
+        _ => rng.u32(0..=most / 20),
     }
 }
 
 impl Plan {
     pub(crate) fn random(rng: &mut Rng) -> Plan {
-        let millis = Duration::from_millis;
-        Plan {
+        let (millis, micros) = (Duration::from_millis, Duration::from_micros);
+        let mood = match rng.u8(0..200) {
+            0 => Mood::Long,
+            1..=90 => Mood::Brisk,
+            91..=120 => Mood::Calm,
+            _ => Mood::Wild,
+        };
+        let plan = Plan {
             requests: rng.u32(1..120),
             workers: rng.usize(1..7),
             pace: [millis(0), millis(10), millis(60), millis(200)][rng.usize(0..4)],
             work: [millis(2), millis(40), millis(400)][rng.usize(0..3)],
+            quick: [0, 0, 900, 1_000][rng.usize(0..4)],
+            quick_work: [micros(20), micros(200), micros(1_500)][rng.usize(0..3)],
+            wire: [micros(0), micros(30), micros(300), millis(3)][rng.usize(0..4)],
             patience: [millis(200), millis(5_000), millis(60_000)][rng.usize(0..3)],
-            leaves: odds(rng, 300),
-            dies: odds(rng, 400),
-            hangs: odds(rng, 300),
-            raises: odds(rng, 300),
-            gotos: odds(rng, 400),
-            responds: odds(rng, 200),
-            out_of_memory: odds(rng, 150),
+            leaves: odds(rng, mood, 300),
+            dies: odds(rng, mood, 400),
+            hangs: odds(rng, mood, 300),
+            raises: odds(rng, mood, 300),
+            gotos: odds(rng, mood, 400),
+            responds: odds(rng, mood, 200),
+            out_of_memory: odds(rng, mood, 150),
             ignores_cancel: rng.u32(0..=1000),
             ignores_sigterm: rng.u32(0..=1000),
-            ghosts: odds(rng, 300),
-            breaks: odds(rng, 400),
-            late_wakeups: odds(rng, 400),
-            leaps: odds(rng, 8),
+            no_credit: [0, 0, 300][rng.usize(0..3)],
+            watches: [1_000, 1_000, 500, 0][rng.usize(0..4)],
+            freezes: odds(rng, mood, 200),
+            freeze: [millis(5), millis(3_000), millis(20_000)][rng.usize(0..3)],
+            prints: [0, 0, 0, 20][rng.usize(0..4)],
+            prints_at_first: u64::MAX,
+            ghosts: odds(rng, mood, 300),
+            breaks: odds(rng, mood, 400),
+            late_wakeups: odds(rng, mood, 400),
+            leaps: odds(rng, mood, 8),
+        };
+        let quick_work = [micros(20), micros(100), micros(500)][rng.usize(0..3)];
+        match mood {
+            Mood::Wild | Mood::Calm => plan,
+            Mood::Brisk => Plan {
+                requests: rng.u32(40..200),
+                workers: rng.usize(1..4),
+                pace: [micros(0), micros(50), micros(400)][rng.usize(0..3)],
+                quick: rng.u32(900..=1_000),
+                quick_work,
+                patience: [millis(10), millis(300), millis(60_000)][rng.usize(0..3)],
+                leaves: odds(rng, Mood::Wild, 600),
+                hangs: odds(rng, Mood::Wild, 30),
+                freezes: odds(rng, Mood::Wild, 60),
+                ..plan
+            },
+            Mood::Long => Plan {
+                requests: rng.u32(1_500..2_000),
+                workers: 2,
+                pace: micros(600),
+                quick: 1_000,
+                quick_work: micros(100),
+                patience: millis(60_000),
+                hangs: 0,
+                dies: 0,
+                freezes: 0,
+                prints: 300,
+                prints_at_first: 5,
+                leaps: 0,
+                ..plan
+            },
         }
+    }
+
+    /// Longest time after which a client goes away.
+    pub(crate) fn stay(&self) -> Duration {
+        if self.quick >= 900 { self.quick_work * 40 } else { self.work * 4 }
     }
 }
 
@@ -90,7 +169,7 @@ fn rules(rng: &mut Rng, number: u32) -> StageRules {
         queue: [1, 10, 1_000, 1_000][rng.usize(0..4)],
         grace: [Duration::ZERO, millis(rng, 30), millis(rng, 500)][rng.usize(0..3)],
         on_cancel: if rng.bool() { OnCancel::Tell } else { OnCancel::Kill },
-        max_jobs_per_worker: (rng.u8(0..4) == 0).then(|| rng.u64(1..6)),
+        max_jobs_per_worker: (rng.u8(0..5) == 0).then(|| rng.u64(1..6)),
         ..StageRules::named(format!("s{number}"))
     }
 }

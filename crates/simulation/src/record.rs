@@ -45,13 +45,15 @@ pub(crate) struct Record {
     pub(crate) job: Option<JobKey>,
     /// The highest attempt seen.
     pub(crate) attempt: u32,
-    /// Executions of this job that started.
+    /// Executions of this job that count as started.
     pub(crate) runs: u32,
     /// The worker whose outcome counts.
     pub(crate) holder: Option<WorkerKey>,
     /// The next try does not start before this. Zero: it starts as soon as a worker is idle.
     pub(crate) not_before: Time,
     pub(crate) due: Option<Due>,
+    /// A failed try that has to be reported in the very step that it failed in.
+    pub(crate) to_report: Option<Code>,
     pub(crate) state: State,
 }
 
@@ -74,6 +76,7 @@ impl Record {
         let again = worth_it && self.runs <= rules.retries;
         if again {
             let pause = pause(rules, self.runs, mishap);
+            self.to_report = Some(code);
             self.not_before = if pause.is_zero() { Time::ZERO } else { now + pause };
         } else {
             self.due = Some(Due::Problem(code));

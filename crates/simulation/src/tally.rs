@@ -79,6 +79,40 @@ happenings! {
     Killed,
     /// A worker left after its share of jobs.
     Retired,
+    /// A job was handed to a worker that was busy.
+    HandedAhead,
+    /// A worker was asked how many jobs it takes ahead.
+    AskedForCredit,
+    /// A worker said how many jobs it takes ahead.
+    Credit,
+    /// A worker printed something.
+    Printed,
+    /// A job was called back.
+    Recalled,
+    /// A job came back that waited behind another.
+    Returned,
+    /// A job came back that had become the oldest of its worker.
+    ReturnedAsOldest,
+    /// A job came back that nobody waited for any more.
+    ReturnedUnwanted,
+    /// A worker began a job that was being called back.
+    BegunWhileRecalled,
+    /// A job went back since its worker died at another.
+    TakenBack,
+    /// Nobody waited any more for a job ahead, and its worker was told.
+    CancelledAhead,
+    /// A worker dropped a cancelled job that it had not begun.
+    DroppedAhead,
+    /// A job was given to others since its worker was stuck.
+    GivenToOthers,
+    /// A stuck worker began a job after it had been given to others.
+    BegunAfterGiven,
+    /// A job went down with a worker that had been sent a signal at the job before.
+    WentDown,
+    /// A worker froze.
+    Froze,
+    /// A job was handed ahead again after the stage had been quiet for long enough.
+    AheadAfterPrint,
     /// A stage broke.
     Broken,
     /// A broken stage was mended.

@@ -1,24 +1,25 @@
 //! A world: a virtual clock, clients and workers, and the events that they bring about.
 
+mod work;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use evener_core::{
-    Action, Dispatcher, Failure, JobKey, Loss, Outcome, Path, RequestId, StageId, Stop, Submission, Time, Topology,
-    WorkerKey,
+    Action, Dispatcher, JobKey, Outcome, Path, RequestId, StageId, Submission, Time, Topology, WorkerKey,
 };
 use fastrand::Rng;
 
 use crate::checker::{Check, Checker, ensure};
-use crate::habits::{self, Actor, Intent, Work};
+use crate::habits::Actor;
 use crate::machine::{Core, Machine};
 use crate::plan::{self, Plan, happens, span};
 use crate::tally::{Happening, Tally};
 use crate::trail;
 
 /// More steps than this, and the world does not come to rest.
-const MOST_STEPS: u64 = 50_000;
+const MOST_STEPS: u64 = 200_000;
 
 #[derive(Debug)]
 enum Event {
@@ -26,10 +27,19 @@ enum Event {
     Submit,
     /// A client goes away.
     Leave(u32),
-    /// A worker brings an outcome for the job that it had under this serial number.
-    Bring(WorkerKey, u64, Outcome<u64>),
+    /// A message comes to a worker.
+    Receive(WorkerKey),
+    /// A worker is at the end of the job that it has under this serial number.
+    Finish(WorkerKey, u64, Outcome<u64>),
+    /// A message of a worker comes to the dispatcher.
+    Deliver(WorkerKey),
     /// An outcome comes that nobody in his right mind would send.
     Ghost(WorkerKey, JobKey, u32),
+    Freeze(WorkerKey),
+    Thaw(WorkerKey),
+    /// A worker sends what it has still to say of jobs that it dropped.
+    Speak(WorkerKey),
+    Print(WorkerKey),
     Die(WorkerKey),
     Arrive(StageId),
     Break(StageId),
@@ -169,14 +179,20 @@ impl<M: Machine> World<M> {
                 self.machine.cancel(self.now, key);
                 self.flush()
             }
-            Event::Bring(worker, serial, outcome) => self.bring(worker, serial, outcome),
-            Event::Ghost(worker, job, attempt) => {
-                if self.checker.holds(worker, job, attempt) {
-                    return Ok(());
-                }
-                let value = self.rng.u64(..);
-                self.deliver(worker, job, attempt, Outcome::Next(value))
+            Event::Receive(worker) => self.receive(worker),
+            Event::Finish(worker, serial, outcome) => self.finish(worker, serial, outcome),
+            Event::Deliver(worker) => self.deliver_next(worker),
+            Event::Ghost(worker, job, attempt) => self.ghost(worker, job, attempt),
+            Event::Freeze(worker) => {
+                self.freeze(worker);
+                Ok(())
             }
+            Event::Thaw(worker) => self.thaw(worker),
+            Event::Speak(worker) => {
+                self.speak(worker);
+                Ok(())
+            }
+            Event::Print(worker) => self.print(worker),
             Event::Die(worker) => self.die(worker),
             Event::Arrive(stage) => self.arrive(stage),
             Event::Break(stage) => {
@@ -229,69 +245,8 @@ impl<M: Machine> World<M> {
             }
         }
         if happens(&mut self.rng, self.plan.leaves) {
-            self.after(self.plan.work * 4, Event::Leave(number));
+            self.after(self.plan.stay(), Event::Leave(number));
         }
-        self.flush()
-    }
-
-    /// A worker brings the outcome that it meant to bring, unless it has brought another one meanwhile.
-    fn bring(&mut self, worker: WorkerKey, serial: u64, outcome: Outcome<u64>) -> Check {
-        let Some(actor) = self.actors.get_mut(&worker).filter(|actor| actor.serial == serial) else { return Ok(()) };
-        let Some(Work { job, attempt }) = actor.job.take() else { return Ok(()) };
-        if matches!(outcome, Outcome::Fail(Failure::OutOfMemory { .. })) {
-            self.after(Duration::from_millis(1_500), Event::Die(worker));
-        }
-        self.haunt(worker, job, attempt);
-        self.deliver(worker, job, attempt, outcome)
-    }
-
-    /// Makes outcomes that come again later, or under a number that they should not have.
-    fn haunt(&mut self, worker: WorkerKey, job: JobKey, attempt: u32) {
-        if happens(&mut self.rng, self.plan.ghosts) {
-            let attempt = (attempt + 2).saturating_sub(self.rng.u32(1..4));
-            let keys: Vec<WorkerKey> = self.actors.keys().copied().collect();
-            let anyone = self.rng.choice(keys).filter(|_| self.rng.bool());
-            self.after(Duration::from_secs(1), Event::Ghost(anyone.unwrap_or(worker), job, attempt));
-        }
-    }
-
-    fn deliver(&mut self, worker: WorkerKey, job: JobKey, attempt: u32, outcome: Outcome<u64>) -> Check {
-        self.note(|_| format!("worker {worker:?} brings {outcome:?} for job {job:?} attempt {attempt}"));
-        let expected = self.checker.brings(self.now, worker, job, attempt, &outcome);
-        let taken = self.machine.outcome(self.now, worker, job, attempt, outcome);
-        ensure(taken == expected, || match taken {
-            true => format!("a stale outcome of worker {worker:?} was taken"),
-            false => format!("an honest outcome of worker {worker:?} was refused"),
-        })?;
-        self.flush()
-    }
-
-    fn die(&mut self, worker: WorkerKey) -> Check {
-        let Some(actor) = self.actors.remove(&worker) else { return Ok(()) };
-        self.note(|_| format!("worker {worker:?} dies"));
-        if let Some(Work { job, attempt }) = actor.job {
-            self.haunt(worker, job, attempt);
-        }
-        if self.now < self.drain_ends {
-            if happens(&mut self.rng, self.plan.breaks) {
-                self.after(Duration::from_millis(200), Event::Break(actor.stage));
-            }
-            self.after(Duration::from_millis(500), Event::Arrive(actor.stage));
-        }
-        self.checker.dies(self.now, worker);
-        let loss = Loss { cause: "was killed".to_owned(), certificate: String::new() };
-        self.machine.worker_lost(self.now, worker, loss);
-        self.flush()
-    }
-
-    fn arrive(&mut self, stage: StageId) -> Check {
-        let worker = self.machine.worker_ready(self.now, stage);
-        self.note(|_| format!("worker {worker:?} of stage {} is up", stage.0));
-        self.actors.insert(worker, Actor { stage, serial: 0, job: None });
-        if happens(&mut self.rng, self.plan.dies / 4) {
-            self.after(Duration::from_secs(2), Event::Die(worker));
-        }
-        self.checker.arrived(worker, stage)?;
         self.flush()
     }
 
@@ -305,37 +260,6 @@ impl<M: Machine> World<M> {
             self.react(action);
         }
         self.actions = actions;
-        self.checker.settle(self.machine.core())
-    }
-
-    fn react(&mut self, action: Action<u64, u32>) {
-        match action {
-            Action::Run { worker, job, attempt, payload, .. } => {
-                let Some(actor) = self.actors.get_mut(&worker) else { return };
-                actor.serial += 1;
-                actor.job = Some(Work { job, attempt });
-                let (stage, serial) = (actor.stage, actor.serial);
-                match habits::intent(&mut self.rng, &self.plan, &self.topology, stage, payload) {
-                    Intent::Bring(outcome, wait) => self.exactly_after(wait, Event::Bring(worker, serial, outcome)),
-                    Intent::Die(wait) => self.exactly_after(wait, Event::Die(worker)),
-                    Intent::Hang => {}
-                }
-            }
-            Action::Cancel { worker, .. } => {
-                let Some(serial) = self.actors.get(&worker).map(|actor| actor.serial) else { return };
-                if let Some((outcome, wait)) = habits::when_told(&mut self.rng, &self.plan) {
-                    self.exactly_after(wait, Event::Bring(worker, serial, outcome));
-                }
-            }
-            Action::Stop { worker, signal: Stop::Terminate } => {
-                if let Some(wait) = habits::when_terminated(&mut self.rng, &self.plan) {
-                    self.exactly_after(wait, Event::Die(worker));
-                }
-            }
-            Action::Stop { worker, signal: Stop::Kill } | Action::Retire { worker } => {
-                self.after(Duration::from_millis(100), Event::Die(worker));
-            }
-            Action::Answer { .. } => {}
-        }
+        self.checker.settle(self.now, self.machine.core())
     }
 }

@@ -62,6 +62,11 @@ impl Restart {
         self.failures = 0;
     }
 
+    /// The process has done what it is there for: it is no part of a crash loop, and its end is mended at once.
+    pub fn worked(&mut self) {
+        self.quick = 0;
+    }
+
     /// The process ended, or did not start, and nobody had asked for it. Says how long to wait
     /// until the next start; `jitter` is a random number from 0 to 1.
     ///

@@ -13,7 +13,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evener_core::{Outcome, StageId, WorkerKey};
+use evener_core::{Landed, StageId, WorkerKey};
 use evener_protocol::{Ready, Value};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -42,7 +42,10 @@ pub trait Events: Send + Sync + 'static {
     fn ready(&self, place: &Place, pid: u32, ready: Ready, line: Arc<Line>) -> WorkerKey;
 
     /// A worker brings an outcome. False if it is stale, which an honest worker never is: it is replaced.
-    fn outcome(&self, worker: WorkerKey, landed: Landed) -> bool;
+    fn outcome(&self, worker: WorkerKey, landed: Landed<Value>) -> bool;
+
+    /// A worker says how many jobs it takes beyond the one at hand.
+    fn credit(&self, worker: WorkerKey, credit: u32);
 
     /// A worker that was ready is gone.
     fn lost(&self, place: &Place, worker: WorkerKey, gone: Gone<'_>);
@@ -63,19 +66,6 @@ pub struct Gone<'a> {
     pub asked: bool,
     /// The long of it, for the log.
     pub certificate: &'a Certificate,
-}
-
-/// What a worker made of a job.
-#[derive(Debug)]
-pub struct Landed {
-    /// The job.
-    pub job: evener_core::JobKey,
-    /// The fence.
-    pub attempt: u32,
-    /// How long the function ran.
-    pub ran: Duration,
-    /// What became of it.
-    pub outcome: Outcome<Value>,
 }
 
 /// What lives in a slot, and by which rules.
@@ -120,7 +110,12 @@ impl<E: Events> Slot<E> {
                     leaving.spawn(async move { life.let_go().await });
                     Duration::ZERO
                 }
-                Ok(End::Lost) => restart.failed(origin.elapsed(), fastrand::f64()),
+                Ok(End::Lost { worked }) => {
+                    if worked {
+                        restart.worked();
+                    }
+                    restart.failed(origin.elapsed(), fastrand::f64())
+                }
                 Err(why) => {
                     let wait = restart.failed(origin.elapsed(), fastrand::f64());
                     self.events.start_failed(&self.plan.place, &why, restart.is_broken(), wait);

@@ -2,7 +2,8 @@
 
 Run it as ``python _worker.py MODULE:ATTRIBUTE [--path DIR]`` with a Unix stream socket open as file descriptor 3. It
 speaks version 1 of the worker protocol (``docs/protocol.md``) on that socket: it loads the target, says READY, and then
-turns every JOB into one OUTCOME until the node says BYE or goes away.
+turns every JOB into one OUTCOME, in the order in which they come, until the node says BYE or goes away. A node that
+asks may send jobs ahead; from then on a thread watches the socket while a function runs.
 
 The file stands alone: it imports the standard library only, runs on Python 3.9 and later, and works under any
 file name. It never opens a connection, never starts a process, and never reads on after a message that it does not
@@ -34,6 +35,8 @@ import struct
 import sys
 import threading
 import time
+from _thread import start_new_thread
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Callable, NoReturn, Optional, Union
@@ -51,10 +54,10 @@ _PROTOCOL = 1
 _PART_LIMIT = 262_144
 _EXTENSION_LIMIT = 262_144
 _NO_DEADLINE = 2**64 - 1
-_READY, _JOB, _PART, _OUTCOME, _CANCEL, _BYE = 1, 2, 4, 7, 8, 9
+_READY, _JOB, _PART, _CREDIT, _OUTCOME, _CANCEL, _BYE, _RECALL = 1, 2, 4, 6, 7, 8, 9, 10
 _NOTHING, _JSON, _TEXT, _BYTES, _TYPED = 0, 1, 2, 3, 4
 _MORE = 1
-_NEXT, _RESPOND, _GOTO, _FAIL = 1, 2, 3, 4
+_NEXT, _RESPOND, _GOTO, _FAIL, _RETURNED = 1, 2, 3, 4, 5
 _ERROR, _ABORT, _DECODE, _ENCODE, _CANCELLED, _MEMORY = 1, 2, 3, 4, 5, 6
 
 # A header is read as few objects as will do: kind, flags, content and verb as one number (the "word"), and job and
@@ -70,6 +73,21 @@ def _word(kind: int, content: int = 0, verb: int = 0, flags: int = 0) -> int:
 
 # The longest message, traceback or detail that travels, in bytes of UTF-8.
 _DETAIL_LIMIT = 32_768
+
+# How many jobs a node may send beyond the one at hand, once it has asked.
+_AHEAD = 16
+
+# How much is read from the socket at once, and how many times in a row before something else gets its turn.
+_READ_SIZE = 65_536
+_READS = 16
+
+# A job that waited is not begun before the socket was looked at, unless that was this many nanoseconds ago at most.
+_LOOK_AFTER = 1_000_000
+
+# How often the watch looks whether a job has been running for a while, in seconds, and how many times in a row it finds
+# no job at hand before it rests.
+_TICK = 0.02
+_TICKS = 50
 
 # How long handlers registered with atexit may take when the worker leaves, in seconds.
 _LEAVE_TIMEOUT = 2.0
@@ -932,8 +950,8 @@ class _NodeGone(Exception):
 # The connection
 # --------------------------------------------------------------------------------------------------------------------
 
-# Word, key, extension, number, nanoseconds and payload of a whole JOB.
-_Job = tuple[int, bytes, bytes, int, int, bytes]
+# A whole JOB: word, key, extension, number, nanoseconds, payload, and when it was read.
+_Job = tuple[int, bytes, Union[bytes, bytearray], int, int, Union[bytes, bytearray], int]
 
 # The words of a JOB that comes in one frame. The loop takes those by itself.
 _WHOLE_JOBS = frozenset(
@@ -945,16 +963,40 @@ _JSON_JOB = _word(_JOB, _JSON)
 class _Link:
     """The socket to the node, for everything that is not one whole JOB in one piece.
 
-    `backlog` holds what was read and not yet understood. The loop reads by itself only while it is empty.
+    `backlog` holds what was read and not yet understood, `ahead` the jobs that were understood and have not begun. The
+    loop reads by itself only while both are empty and there is no `alert`.
+
+    While `current` is a job, whoever holds `guard` may read, write and change what is here; while it is None, only the
+    loop may. Before CREDIT was granted, only contexts do, and the loop takes the guard when it is done with a job that
+    has one. From then on it is `watched`, and holds the guard except in a call and while it waits for a job.
     """
 
     def __init__(self, connection: socket.socket) -> None:
         self.socket = connection
         self.backlog = bytearray()
+        self.ahead: deque[_Job] = deque()
+        # When the socket was last seen empty.
+        self.looked = 0
+        # Something is to be done before the loop may read: it calls `fetch`.
+        self.alert = False
+        # The stream has ended: the node is gone.
         self.ended = False
+        # The job whose parts are arriving, the first frame of it without its payload, and the payload so far.
         self.unfinished: Optional[bytes] = None
-        self._current: Optional[bytes] = None
-        self._scanned = 0
+        self._first: tuple[int, Union[bytes, bytearray], int, int, int] = (0, b"", 0, 0, 0)
+        self._parts: list[bytearray] = []
+        # The job at hand, as far as somebody else needs to know: it has a context, or there is a watch.
+        self.current: Optional[bytes] = None
+        self._told = False
+        self._bye = False
+        # Why reading cannot go on after the jobs that are ahead.
+        self._fault: Optional[BaseException] = None
+        # The watch: whether there is one, whether it rests, and whether the node has asked for it.
+        self.watched = False
+        self.resting = False
+        self._asked = False
+        self._awake = threading.Event()
+        self._credit_frame = _frame(_word(_CREDIT), _NO_KEY, number=_AHEAD)
         self._process = os.getpid()
         self._renew()
         os.register_at_fork(after_in_child=self._forget)
@@ -964,13 +1006,13 @@ class _Link:
         self._bye_frame = _frame(_word(_BYE), _NO_KEY)
 
     def _renew(self) -> None:
-        self._lock = threading.Lock()
+        self.guard = threading.Lock()
         self._poll = select.poll()
         self._poll.register(self.socket, select.POLLIN)
 
     def _forget(self) -> None:
-        """In a process that user code forked: the socket is the worker's alone."""
-        self._lock = threading.Lock()
+        """In a process that user code forked: the socket is the worker's alone, and the watch stayed behind."""
+        self.guard = threading.Lock()
         self.socket.close()
 
     @property
@@ -980,124 +1022,249 @@ class _Link:
 
     # Reading
 
-    def next_job(self) -> _Job:
-        """Wait for the next JOB and return it whole.
+    def fetch(self) -> None:
+        """Take a step towards the next job: understand what was read, or wait for the rest of a frame or of a job.
 
-        Raises _NodeGone on BYE and at the end of the stream, and _Malformed.
+        Raises _NodeGone on BYE and at the end of the stream, and _Malformed. It is for the loop alone.
         """
-        while True:
-            word, key, number, left, extension, payload = self._next_frame()
-            kind = word & 0xFF
-            if kind == _JOB:
-                if word & 0x0100:
-                    whole = self._rest_of(word, key, payload)
-                    if whole is None:
-                        self.send(_failure(_CANCELLED), key, 0)
-                        continue
-                    word, payload = word & ~0x0100, whole
-                if word not in _WHOLE_JOBS or (payload and not word & 0xFF0000):
-                    raise _Malformed(f"a JOB with the word {word:#010x} and {len(payload)} bytes")
-                if self.backlog and self._cancel_waits(key):
-                    self.send(_failure(_CANCELLED), key, 0)
-                    continue
-                return word, key, extension, number, left, payload
-            if kind == _BYE:
+        self._sort()
+        if self._asked:
+            self._grant()
+        if not self.ahead:
+            if self._fault is not None:
+                raise self._fault
+            if self._bye or self.ended:
                 raise _NodeGone
-            if kind != _CANCEL:
-                raise _Malformed(f"a frame of kind {kind}")
-            # A CANCEL that crossed the outcome on its way.
+            if self.backlog or self.unfinished is not None:
+                self._read_on()
+        self.alert = self._bye or self.ended or self.unfinished is not None or self._fault is not None
 
-    def _rest_of(self, word: int, key: bytes, first: bytes) -> Optional[bytes]:
-        """Gather the parts of a JOB; None if it was cancelled before the last."""
-        parts = [first]
-        self.unfinished = key
-        while True:
-            word, other, _, _, _, payload = self._next_frame()
-            kind = word & 0xFF
-            if kind == _PART and other == key and not word & 0xFF000000:
-                parts.append(payload)
-                if not word & 0x0100:
+    def _read_on(self) -> None:
+        """Wait for more of what has begun to arrive."""
+        backlog = self.backlog
+        size = _READ_SIZE
+        if len(backlog) >= _HEADER_SIZE:
+            size = max(size, _HEADER_SIZE + int.from_bytes(backlog[:4], "little") - len(backlog))
+        self.take(self.socket.recv(size), size)
+
+    def take(self, data: Union[bytes, memoryview], size: int) -> None:
+        """Note what came of reading up to `size` bytes."""
+        if not data:
+            self._end()
+            return
+        self.backlog += data
+        # There may be more if it came to the full size, and somebody is to look before a job is begun.
+        self.looked = time.perf_counter_ns() if len(data) < size else 0
+
+    def look(self) -> None:
+        """Read what is there, without waiting, and act on it."""
+        try:
+            for _ in range(_READS):
+                if self.ended or self._fault is not None:
+                    return
+                try:
+                    data = self.socket.recv(_READ_SIZE, socket.MSG_DONTWAIT)
+                except (BlockingIOError, MemoryError):
+                    # Nothing there, or nothing taken.
                     break
-            elif kind == _CANCEL:
-                if other[:8] == key[:8]:
-                    return None
-            elif kind == _BYE:
-                raise _NodeGone
-            else:
-                raise _Malformed(f"a frame of kind {kind} between the parts of a JOB")
+                try:
+                    self.take(data, _READ_SIZE)
+                    self._sort()
+                except MemoryError as error:
+                    # What was read is lost. The job at hand may end well, then the worker leaves.
+                    self._stop(error.with_traceback(None))
+                    self.ahead.clear()
+                if len(data) < _READ_SIZE:
+                    break
+            self.looked = time.perf_counter_ns()
+        except OSError:
+            # A forked process has no socket; a broken connection means that the node is gone.
+            if not self.forked:
+                self._end()
+        except BaseException:
+            # A signal handler of user code came in between, and a message may be lost. The worker leaves after the job.
+            self._stop(_NodeGone())
+            self.ahead.clear()
+            raise
+
+    def _end(self) -> None:
+        self.ended = self.alert = True
+        self.ahead.clear()
+
+    def _stop(self, fault: BaseException) -> None:
+        self._fault = fault
+        self.alert = True
+
+    def _sort(self) -> None:
+        """Act on every whole frame of the backlog."""
+        if self._fault is not None:
+            return
+        backlog, ahead, unpack, whole_jobs = self.backlog, self.ahead, _HEADER.unpack_from, _WHOLE_JOBS
+        now = time.perf_counter_ns()
+        start, size = 0, len(backlog)
+        try:
+            while size - start >= _HEADER_SIZE:
+                length, word, key, extension, number, zero, left = unpack(backlog, start)
+                if extension > length or extension > _EXTENSION_LIMIT or length - extension > _PART_LIMIT:
+                    raise _Malformed(f"a frame of {length} bytes with an extension of {extension}")
+                if word & 0xFE00 or zero:
+                    raise _Malformed(f"a frame with unknown flags: {word >> 8 & 0xFF:#04x}, reserved {zero:#x}")
+                middle = start + _HEADER_SIZE + extension
+                end = start + _HEADER_SIZE + length
+                if end > size:
+                    break
+                kind = word & 0xFF
+                if kind == _JOB:
+                    cold, payload = backlog[middle - extension : middle], backlog[middle:end]
+                    whole = word & ~(_MORE << 8)
+                    if self.unfinished is not None:
+                        raise _Malformed("a JOB between the parts of another")
+                    if whole not in whole_jobs or (payload and not word & 0xFF0000):
+                        raise _Malformed(f"a JOB with the word {word:#010x} and {len(payload)} bytes")
+                    if self._bye:
+                        raise _Malformed("a JOB after BYE")
+                    if word == whole:
+                        ahead.append((word, key, cold, number, left, payload, now))
+                    else:
+                        self.unfinished = key
+                        self.alert = True
+                        self._first = (whole, cold, number, left, now)
+                        self._parts = [payload]
+                elif kind == _PART:
+                    self._keep_part(word, key, backlog[middle:end])
+                elif kind == _CANCEL:
+                    if self._drop(key):
+                        self.send(_failure(_CANCELLED), key, 0)
+                    elif key == self.current:
+                        self._told = True
+                elif kind == _RECALL:
+                    if self._drop(key):
+                        self.send((_word(_OUTCOME, 0, _RETURNED), 0, b"", b""), key, 0)
+                elif kind == _CREDIT:
+                    self._asked = True
+                    if self.watched:
+                        self._grant()
+                    else:
+                        self.alert = True
+                elif kind == _BYE:
+                    self._bye = self.alert = True
+                else:
+                    raise _Malformed(f"a frame of kind {kind}")
+                start = end
+        except _Malformed as fault:
+            self._stop(fault)
+        finally:
+            del backlog[:start]
+
+    def _keep_part(self, word: int, key: bytes, payload: bytearray) -> None:
+        if key != self.unfinished or word >> 16:
+            raise _Malformed("a PART that belongs to no JOB")
+        word_of_job, extension, number, left, now = self._first
+        if payload and not word_of_job & 0xFF0000:
+            raise _Malformed(f"a JOB with the word {word_of_job:#010x} and parts")
+        self._parts.append(payload)
+        if not word & _MORE << 8:
+            whole = b"".join(self._parts)
+            self._forget_parts()
+            self.ahead.append((word_of_job, key, extension, number, left, whole, now))
+
+    def _forget_parts(self) -> None:
         self.unfinished = None
-        return b"".join(parts)
+        self._parts = []
 
-    def _next_frame(self) -> tuple[int, bytes, int, int, bytes, bytes]:
-        """Wait for one frame: word, key, number, nanoseconds, extension, payload."""
-        backlog = self.backlog
-        self._need(_HEADER_SIZE)
-        length, word, key, extension, number, zero, left = _HEADER.unpack_from(backlog)
-        if extension > length or extension > _EXTENSION_LIMIT or length - extension > _PART_LIMIT:
-            raise _Malformed(f"a frame of {length} bytes with an extension of {extension}")
-        if word & 0xFE00 or zero:
-            raise _Malformed(f"a frame with unknown flags: {word >> 8 & 0xFF:#04x}, reserved {zero:#x}")
-        end = _HEADER_SIZE + length
-        self._need(end)
-        middle = _HEADER_SIZE + extension
-        with memoryview(backlog) as view:
-            fields = bytes(view[_HEADER_SIZE:middle])
-            payload = bytes(view[middle:end])
-        del backlog[:end]
-        self._scanned = 0
-        return word, key, number, left, fields, payload
-
-    def _need(self, size: int) -> None:
-        backlog = self.backlog
-        while len(backlog) < size:
-            data = b"" if self.ended else self.socket.recv(max(65_536, size - len(backlog)))
-            if not data:
-                self.ended = True
-                raise _NodeGone
-            backlog += data
+    def _drop(self, key: bytes) -> bool:
+        """Drop a job that has not begun; False if there is none of this key."""
+        if key == self.unfinished:
+            self._forget_parts()
+            return True
+        for index, job in enumerate(self.ahead):
+            if job[1] == key:
+                del self.ahead[index]
+                return True
+        return False
 
     # Cancelling
 
     def begin(self, key: bytes) -> Callable[[], bool]:
         """Note the job at hand; return the function that says whether it was cancelled."""
-        self._current = key
+        self._told = False
+        self.current = key
         return lambda: self._cancelled(key)
 
     def finish(self) -> None:
         """The job at hand is done: from now on only the loop reads, even if a thread still holds the job's context."""
-        with self._lock:
-            self._current = None
+        with self.guard:
+            self.current = None
 
     def _cancelled(self, key: bytes) -> bool:
-        with self._lock:
-            if self._current is not key:
+        if self.current is not key:
+            return False
+        with self.guard:
+            if self.current is not key:
                 return False
-            try:
-                if self._poll.poll(0):
-                    data = self.socket.recv(65_536, socket.MSG_DONTWAIT)
-                    if not data:
-                        self.ended = True
-                    self.backlog += data
-            except BlockingIOError:
-                return False
-            except OSError:
-                # A forked process has no socket; a broken connection means that nobody waits.
-                self.ended = not self.forked
-            return self.ended or self._cancel_waits(key)
+            if self._poll.poll(0):
+                self.look()
+            return self.ended or self._told
 
-    def _cancel_waits(self, key: bytes) -> bool:
-        """Look for a CANCEL of this job in what was read."""
-        backlog = self.backlog
-        start = self._scanned
-        while len(backlog) - start >= _HEADER_SIZE:
-            length, word, other, _, _, _, _ = _HEADER.unpack_from(backlog, start)
-            if word & 0xFF == _CANCEL and other[:8] == key[:8]:
-                return True
-            if start + _HEADER_SIZE + length > len(backlog):
-                break
-            start += _HEADER_SIZE + length
-            self._scanned = start
-        return False
+    # Watching
+
+    def _grant(self) -> None:
+        """Answer CREDIT. The first time, the loop does so, and takes the guard for good."""
+        self._asked = False
+        if not self.watched:
+            self.guard.acquire()
+            try:
+                # Unlike a threading.Thread this one is not seen, and never waited for, by user code that looks after
+                # its own threads.
+                start_new_thread(self._watch, ())
+            except (RuntimeError, MemoryError):
+                # Without a watch there is no credit, and jobs go on coming one at a time.
+                self.guard.release()
+                return
+            self.watched = True
+        self.socket.sendall(self._credit_frame)
+
+    def _watch(self) -> None:
+        """Look at the socket while a job takes long, so that jobs which wait behind it can be called back.
+
+        A job is left alone until it is found at hand by two looks in a row, so quick ones never meet the watch.
+        """
+        last = None
+        idle = 0
+        while True:
+            try:
+                time.sleep(_TICK)
+                current = self.current
+                if current is None:
+                    idle += 1
+                    if idle >= _TICKS:
+                        self._rest()
+                        idle = 0
+                else:
+                    idle = 0
+                    if current is last and self.guard.acquire(False):
+                        try:
+                            if self.current is current:
+                                self.look()
+                        finally:
+                            self.guard.release()
+                last = current
+            except MemoryError:
+                # The function's business. The next look may have more luck.
+                continue
+
+    def _rest(self) -> None:
+        self._awake.clear()
+        self.resting = True
+        # The loop notes a job first and then looks whether the watch rests, so one of the two sees the other.
+        if self.current is None:
+            self._awake.wait()
+        self.resting = False
+
+    def wake(self) -> None:
+        """Let the watch go on: a job begins."""
+        self.resting = False
+        self._awake.set()
 
     # Writing
 
@@ -1156,15 +1323,16 @@ def _serve(link: _Link, call: Callable[..., Any], wants_context: bool, name: str
     Everything that a small job needs stands here in one piece: a call of one more function costs as much as decoding a
     small value.
     """
-    receive, send, backlog = link.socket.recv_into, link.socket.sendall, link.backlog
+    receive, send, backlog, ahead = link.socket.recv_into, link.socket.sendall, link.backlog, link.ahead
     # A blocking receive would be woken for nothing each time the node reads an outcome: the kernel then reports room to
     # write to whoever sleeps on the socket. A poll for reading sleeps through that, which halves the cost of a job.
     readable = select.poll()
     readable.register(link.socket, select.POLLIN)
     wait = readable.poll
     unpack, pack, clock = _HEADER.unpack_from, _HEADER.pack, time.perf_counter_ns
-    buffer = bytearray(65_536)
+    buffer = bytearray(_READ_SIZE)
     view = memoryview(buffer)
+    full, look_after, no_deadline = _READ_SIZE, _LOOK_AFTER, _NO_DEADLINE
     scan, encode, join, system, make_context = _scan, _encode, "".join, sys, Context._of_job
     whole_jobs, json_job, plain, part_limit = _WHOLE_JOBS, _JSON_JOB, _PLAIN, _PART_LIMIT
     next_json, next_text = _word(_OUTCOME, _JSON, _NEXT), _word(_OUTCOME, _TEXT, _NEXT)
@@ -1174,24 +1342,44 @@ def _serve(link: _Link, call: Callable[..., Any], wants_context: bool, name: str
     result: Any
     payload: Any
     extension: Union[bytes, bytearray]
+    watched = False
     message = ""
     try:
         while True:
             # What a job left must not stay in memory until the next one comes.
             key = text = value = result = payload = fields = context = outcome = None
-            if backlog or link.ended:
-                word, key, extension, number, left, payload = link.next_job()
+            if ahead:
+                now = clock()
+                if now - link.looked > look_after:
+                    # The job may have been called back.
+                    link.look()
+                    now = clock()
+                    if not ahead:
+                        continue
+                word, key, extension, number, left, payload, came = ahead.popleft()
+                if left != no_deadline:
+                    left -= now - came
+            elif backlog or link.alert:
+                link.current = None
+                link.fetch()
+                watched = link.watched
+                continue
             else:
-                wait()
+                if watched:
+                    link.current = None
+                    link.guard.release()
+                    wait()
+                    link.guard.acquire()
+                else:
+                    wait()
                 size = receive(buffer)
                 length, word, key, middle, number, zero, left = unpack(buffer)
-                if size == length + 40 and word in whole_jobs and middle <= length and not zero:
+                if size == length + 40 != full and word in whole_jobs and middle <= length and not zero:
                     extension = buffer[40 : 40 + middle] if middle else b""
                     payload = buffer[40 + middle : size]
                 else:
                     key = None
-                    backlog += view[:size]
-                    link.ended = not size
+                    link.take(view[:size], full)
                     continue
 
             # The value.
@@ -1216,10 +1404,19 @@ def _serve(link: _Link, call: Callable[..., Any], wants_context: bool, name: str
                 continue
 
             # The call.
+            if watched:
+                link.current = key
+                if link.resting:
+                    link.wake()
+                link.guard.release()
             began = clock()
             try:
-                result = call(value) if context is None else call(value, context)
-                spent = clock() - began
+                try:
+                    result = call(value) if context is None else call(value, context)
+                    spent = clock() - began
+                finally:
+                    if watched:
+                        link.guard.acquire()
             except (MemoryError, _Malformed):
                 raise
             except BaseException as error:
@@ -1228,7 +1425,10 @@ def _serve(link: _Link, call: Callable[..., Any], wants_context: bool, name: str
                     _leave_fork(error)
                 outcome = _failure_of(error)
             if context is not None:
-                link.finish()
+                if watched:
+                    link.current = None
+                else:
+                    link.finish()
 
             # The outcome.
             if outcome is None:
@@ -1275,6 +1475,7 @@ def _serve(link: _Link, call: Callable[..., Any], wants_context: bool, name: str
         return 0
     # By now the traceback of the MemoryError is gone, and with it what the function held.
     text = value = result = payload = fields = context = None
+    link.current = None
     _flush()
     link.send_memory(key or link.unfinished, message)
     return 1

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evener_core::{
-    Action, Dispatcher, FallbackOn, JobKey, Outcome, Path, RequestId, RequestKey, StageId, StageRules, Submission,
-    Time, Topology, WorkerKey,
+    Action, Dispatcher, FallbackOn, JobKey, Landed, Outcome, Path, RequestId, RequestKey, StageId, StageRules,
+    Submission, Time, Topology, WorkerKey,
 };
 
 /// As large as what the node keeps of a body.
 pub type Payload = [u64; 6];
+
+/// Too long for jobs ahead.
+const SLOW: Duration = Duration::from_secs(1);
 
 pub struct Service {
     pub core: Dispatcher<Payload, u64>,
@@ -70,7 +73,8 @@ impl Service {
     pub fn work(&mut self) {
         for stage in 0..self.held.len() {
             if let Some((worker, job, attempt)) = self.held[stage].take() {
-                self.core.outcome(self.now, worker, job, attempt, Outcome::Next([1; 6]));
+                let landed = Landed { job, attempt, ran: SLOW, outcome: Outcome::Next([1; 6]) };
+                self.core.outcome(self.now, worker, landed);
                 self.carry_out();
             }
         }
@@ -90,7 +94,12 @@ impl Service {
                     self.held[stage] = Some((worker, job, attempt));
                 }
                 Action::Answer { .. } => self.answers += 1,
-                Action::Cancel { .. } | Action::Stop { .. } | Action::Retire { .. } => {}
+                Action::AskCredit { .. }
+                | Action::Recall { .. }
+                | Action::Cancel { .. }
+                | Action::Stop { .. }
+                | Action::Retire { .. }
+                | Action::Retried { .. } => {}
             }
         }
     }

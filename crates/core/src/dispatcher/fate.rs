@@ -35,6 +35,8 @@ impl<P: Clone, R> Dispatcher<P, R> {
             }
             Outcome::Goto { target, value } => self.goto(now, key, &target, value),
             Outcome::Fail(failure) => self.failed(now, key, failure),
+            // Told apart before it comes here.
+            Outcome::Returned => {}
         }
     }
 
@@ -195,7 +197,9 @@ impl<P: Clone, R> Dispatcher<P, R> {
             Place::Queued { .. } if self.pools.size(job.stage).0 == 0 => {
                 format!("the deadline passed while stage `{name}` had no workers")
             }
-            Place::Queued { .. } => format!("the deadline passed while the request waited for stage `{name}`"),
+            Place::Queued { .. } | Place::Ahead(_) => {
+                format!("the deadline passed while the request waited for stage `{name}`")
+            }
             Place::Delayed(_) => format!("the deadline passed before stage `{name}` could be tried again"),
         };
         let problem = self.placed(job_key, Problem::new(Code::DeadlineExceeded, detail));
@@ -204,7 +208,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
     }
 
     fn retry_or_give_up(&mut self, now: Time, key: JobKey, mishap: Mishap, problem: Problem) {
-        let Some(job) = self.jobs.get_mut(key) else { return };
+        let Some(job) = self.jobs.get(key) else { return };
         let (stage, tries) = (job.stage, job.tries);
         let rules = self.topology.stage(stage);
         let worth_it = match mishap {
@@ -220,6 +224,12 @@ impl<P: Clone, R> Dispatcher<P, R> {
             return self.give_up(key, problem);
         }
         self.stages[stage.index()].retried += 1;
+        if let Some(request) = self.requests.get(job.request) {
+            let request_id = request.request.id;
+            let problem = self.placed(key, problem);
+            self.actions.push(Action::Retried { request_id, problem });
+        }
+        let Some(job) = self.jobs.get_mut(key) else { return };
         let wait = rules.wait_before(tries, mishap == Mishap::Lost);
         if wait.is_zero() {
             self.requeue(now, key, stage);
@@ -231,12 +241,17 @@ impl<P: Clone, R> Dispatcher<P, R> {
 
     /// A job that has waited its turn before goes in front.
     pub(super) fn requeue(&mut self, now: Time, key: JobKey, stage: StageId) {
+        self.put_in_front(key, stage);
+        self.hand_out(now, stage, false);
+    }
+
+    /// The same, for a job of several: they are handed out when all of them are there.
+    pub(super) fn put_in_front(&mut self, key: JobKey, stage: StageId) {
         if self.stages[stage.index()].broken.is_some() {
             let problem = self.broken_problem(stage);
             return self.give_up(key, problem);
         }
         self.stages[stage.index()].queue.push_front(&mut self.jobs, key);
-        self.hand_out(now, stage, false);
     }
 
     /// A job that is in nobody's hands ends without a value, and its request with `problem`.
@@ -248,7 +263,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
     }
 
     /// The problem with its place: which stage, which job, how many tries.
-    fn placed(&self, key: JobKey, problem: Problem) -> Problem {
+    pub(super) fn placed(&self, key: JobKey, problem: Problem) -> Problem {
         let Some(job) = self.jobs.get(key) else { return problem };
         let id = self.requests.get(job.request).map(|waiting| waiting.request.id.job(job.ordinal));
         Problem { stage: Some(job.stage), job: id, tries: job.tries, ..problem }

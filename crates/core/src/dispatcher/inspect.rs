@@ -55,11 +55,11 @@ impl<P, R> Dispatcher<P, R> {
         self.pools.get(worker).map(|worker| worker.done)
     }
 
-    /// The public id of the job in a worker's hands, if its request still waits.
+    /// The public id of the job in a worker's hands. None if it holds more than one: then nobody can say which of two it is
+    /// at just now.
     pub fn worker_job(&self, worker: WorkerKey) -> Option<crate::JobId> {
-        let (State::Busy(flight, _) | State::Told(flight, _)) = self.pools.get(worker)?.state else { return None };
-        let job = self.jobs.get(flight.job)?;
-        Some(self.requests.get(job.request)?.request.id.job(job.ordinal))
+        let worker = self.pools.get(worker).filter(|worker| worker.ahead.is_empty())?;
+        matches!(worker.state, State::Busy(..) | State::Told(..)).then_some(worker.oldest)
     }
 
     /// Checks that nothing is lost or held twice; the error says what is wrong. Takes time in the number of jobs: for tests.
@@ -81,8 +81,10 @@ impl<P, R> Dispatcher<P, R> {
         let queued = self.verify_queues()?;
         let running = self.verify_workers()?;
         let delayed = self.jobs.iter().filter(|(_, job)| matches!(job.place, Place::Delayed(_))).count();
-        ensure(queued + running + delayed == self.jobs.len(), || {
-            format!("{queued} queued + {running} running + {delayed} delayed is not {} jobs", self.jobs.len())
+        let ahead = self.verify_ahead()?;
+        ensure(queued + running + ahead + delayed == self.jobs.len(), || {
+            let all = self.jobs.len();
+            format!("{queued} queued + {running} running + {ahead} ahead + {delayed} delayed is not {all} jobs")
         })
     }
 
@@ -107,6 +109,26 @@ impl<P, R> Dispatcher<P, R> {
             all += here;
         }
         Ok(all)
+    }
+
+    fn verify_ahead(&self) -> Result<usize, String> {
+        let mut wanted = 0;
+        for (key, worker) in self.pools.iter() {
+            ensure(worker.ahead.is_empty() || worker.state != State::Idle, || {
+                format!("worker {key:?} is idle with jobs ahead")
+            })?;
+            ensure(worker.ahead.is_empty() || worker.overdue.is_some(), || {
+                format!("worker {key:?} has jobs ahead that will not be called back")
+            })?;
+            for ahead in worker.ahead.iter().filter(|ahead| ahead.wanted) {
+                let job = self.jobs.get(ahead.flight.job).ok_or_else(|| format!("worker {key:?} has no job ahead"))?;
+                ensure(job.place == Place::Ahead(key), || format!("worker {key:?} has a job ahead that is elsewhere"))?;
+                ensure(job.attempt == ahead.flight.attempt, || format!("worker {key:?} has an old attempt ahead"))?;
+                ensure(job.stage == worker.stage, || format!("worker {key:?} has a job of another stage ahead"))?;
+                wanted += 1;
+            }
+        }
+        Ok(wanted)
     }
 
     fn verify_workers(&self) -> Result<usize, String> {

@@ -1,13 +1,13 @@
 //! A recording double of the dispatcher's owner: it carries nothing out, writes every action down as a sentence, and
 //! insists that a test has named each of them before the next input.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use evener_core::{
-    Action, Answer, Dispatcher, Failure, FallbackOn, JobId, JobKey, Loss, Outcome, Path, Problem, Reply, RequestId,
-    RequestKey, StageId, StageRules, Stop, Submission, Time, Topology, WorkerKey,
+    Action, Answer, Dispatcher, Failure, FallbackOn, JobId, JobKey, Landed, Loss, Outcome, Path, Problem, Reply,
+    RequestId, RequestKey, StageId, StageRules, Stop, Submission, Time, Topology, WorkerKey,
 };
 
 pub(crate) const NO_FALLBACK: FallbackOn = FallbackOn { timeout: false, error: false, lost: false, unavailable: false };
@@ -44,10 +44,17 @@ pub(crate) struct Held {
 pub(crate) struct Double {
     pub(crate) core: Dispatcher<&'static str, u32>,
     pub(crate) now: Time,
+    /// How long the function runs from now on. A second: too long for jobs ahead.
+    pub(crate) ran: Duration,
+    /// What was reported of tries that are followed by another.
+    pub(crate) retried: Vec<Problem>,
     seen: Vec<String>,
     workers: BTreeMap<WorkerKey, String>,
     arrived: Vec<u32>,
+    /// What each worker was handed last.
     held: BTreeMap<String, Held>,
+    /// What each worker owes an outcome for, the oldest first.
+    hands: BTreeMap<String, VecDeque<(Held, JobId)>>,
     keys: BTreeMap<u32, RequestKey>,
     requests: u32,
     problem: Option<Problem>,
@@ -65,10 +72,13 @@ impl Double {
         Double {
             core: Dispatcher::new(Arc::new(Topology::new(stages, pipelines, max_hops))),
             now: Time::from_nanos(1_000_000_000),
+            ran: Duration::from_secs(1),
+            retried: Vec::new(),
             seen: Vec::new(),
             workers: BTreeMap::new(),
             arrived,
             held: BTreeMap::new(),
+            hands: BTreeMap::new(),
             keys: BTreeMap::new(),
             requests: 0,
             problem: None,
@@ -88,8 +98,13 @@ impl Double {
     }
 
     #[track_caller]
-    fn input<T>(&mut self, input: impl FnOnce(&mut Dispatcher<&'static str, u32>, Time) -> T) -> T {
+    fn nothing_unnamed(&self) {
         assert!(self.seen.is_empty(), "the test has not named these actions: {:#?}", self.seen);
+    }
+
+    #[track_caller]
+    fn input<T>(&mut self, input: impl FnOnce(&mut Dispatcher<&'static str, u32>, Time) -> T) -> T {
+        self.nothing_unnamed();
         let result = input(&mut self.core, self.now);
         self.record();
         result
@@ -103,34 +118,66 @@ impl Double {
         self.core.take_actions(&mut actions);
         for action in actions {
             let line = self.describe(action);
-            self.seen.push(line);
+            self.seen.extend(line);
         }
     }
 
-    fn describe(&mut self, action: Action<&'static str, u32>) -> String {
-        match action {
+    fn describe(&mut self, action: Action<&'static str, u32>) -> Option<String> {
+        let name = |worker| self.workers[&worker].clone();
+        Some(match action {
             Action::Run { worker, job, attempt, tries, id, request, request_id, payload, .. } => {
-                let name = self.workers[&worker].clone();
-                assert_eq!(self.core.worker_job(worker), Some(id));
+                let name = name(worker);
                 let reply = self.core.reply(request).expect("a job runs for somebody");
                 assert_eq!(request_id, request_id_of(*reply));
-                let line = format!("{name} runs {} try {tries}: {payload}", job_name(id));
-                self.held.insert(name, Held { worker, job, attempt });
-                line
+                let held = Held { worker, job, attempt };
+                let hands = self.hands.entry(name.clone()).or_default();
+                hands.push_back((held, id));
+                self.held.insert(name.clone(), held);
+                if hands.len() > 1 {
+                    assert_eq!(self.core.worker_job(worker), None, "it may be at the one or at the other");
+                }
+                let verb = if hands.len() == 1 { "runs" } else { "gets" };
+                format!("{name} {verb} {} try {tries}: {payload}", job_name(id))
             }
             Action::Cancel { worker, job, attempt } => {
-                let held = self.held[&self.workers[&worker]];
-                assert!(held.job == job && held.attempt == attempt, "it is told of the job that it holds");
-                format!("{} is told", self.workers[&worker])
+                let name = name(worker);
+                match self.owed(&name, job, attempt) {
+                    (0, _) => format!("{name} is told"),
+                    (_, id) => format!("{name} is told of {}", job_name(id)),
+                }
             }
-            Action::Stop { worker, signal: Stop::Terminate } => format!("{} gets SIGTERM", self.workers[&worker]),
-            Action::Stop { worker, signal: Stop::Kill } => format!("{} gets SIGKILL", self.workers[&worker]),
-            Action::Retire { worker } => format!("{} retires", self.workers[&worker]),
+            Action::Recall { worker, job, attempt } => {
+                let name = name(worker);
+                let (at, id) = self.owed(&name, job, attempt);
+                assert!(at > 0, "the job at hand is not called back");
+                format!("{name} is to give {} back", job_name(id))
+            }
+            Action::AskCredit { worker } => format!("{} is asked for credit", name(worker)),
+            Action::Stop { worker, signal: Stop::Terminate } => format!("{} gets SIGTERM", name(worker)),
+            Action::Stop { worker, signal: Stop::Kill } => format!("{} gets SIGKILL", name(worker)),
+            Action::Retire { worker } => format!("{} retires", name(worker)),
+            Action::Retried { request_id, problem } => {
+                assert!(problem.stage.is_some() && problem.job.is_some(), "it has a place: {problem:?}");
+                assert_eq!(
+                    problem.job.map(|job| job.0 >> RequestId::JOB_BITS << RequestId::JOB_BITS),
+                    Some(request_id.0)
+                );
+                self.retried.push(problem);
+                return None;
+            }
             Action::Answer { reply, request_id, answer } => {
                 assert_eq!(request_id, request_id_of(reply));
                 format!("r{reply} = {}", self.answer(answer))
             }
-        }
+        })
+    }
+
+    /// Which of its jobs that is, from 0, and the job's public id.
+    #[track_caller]
+    fn owed(&self, worker: &str, job: JobKey, attempt: u32) -> (usize, JobId) {
+        let mut hands = self.hands[worker].iter().enumerate();
+        let found = hands.find(|(_, (held, _))| held.job == job && held.attempt == attempt);
+        found.map(|(at, (_, id))| (at, *id)).expect("it holds the job that it is told of")
     }
 
     fn answer(&mut self, answer: Answer<&'static str>) -> String {
@@ -156,7 +203,7 @@ impl Double {
         let name = &self.core.topology().stage(StageId(stage)).name;
         let name = format!("{name}.{}", self.arrived[stage as usize]);
         self.arrived[stage as usize] += 1;
-        assert!(self.seen.is_empty(), "the test has not named these actions: {:#?}", self.seen);
+        self.nothing_unnamed();
         let key = self.core.worker_ready(self.now, StageId(stage));
         self.workers.insert(key, name);
         self.record();
@@ -199,10 +246,10 @@ impl Double {
         self.held[worker]
     }
 
-    /// The named worker brings an outcome for what it was handed last.
+    /// The named worker brings an outcome for the oldest of its jobs.
     #[track_caller]
     pub(crate) fn outcome(&mut self, worker: &str, outcome: Outcome<&'static str>) {
-        let held = self.held(worker);
+        let held = self.hands[worker].front().expect("it has a job").0;
         assert!(self.bring(held, outcome), "the outcome is not stale");
     }
 
@@ -224,12 +271,45 @@ impl Double {
     /// Brings an outcome under any name; false if it was refused.
     #[track_caller]
     pub(crate) fn bring(&mut self, held: Held, outcome: Outcome<&'static str>) -> bool {
-        self.input(|core, now| core.outcome(now, held.worker, held.job, held.attempt, outcome))
+        let Held { worker, job, attempt } = held;
+        let landed = Landed { job, attempt, ran: self.ran, outcome };
+        self.nothing_unnamed();
+        let taken = self.core.outcome(self.now, worker, landed);
+        if let Some(hands) = self.workers.get(&worker).filter(|_| taken).and_then(|name| self.hands.get_mut(name)) {
+            hands.retain(|(held, _)| held.job != job || held.attempt != attempt);
+        }
+        self.record();
+        taken
+    }
+
+    /// A worker gives back a job that it was handed and has not begun.
+    #[track_caller]
+    pub(crate) fn give_back(&mut self, held: Held) {
+        assert!(self.bring(held, Outcome::Returned), "it was called back");
+    }
+
+    /// The named worker says how many jobs it takes ahead.
+    #[track_caller]
+    pub(crate) fn credit(&mut self, worker: &str, credit: u32) {
+        let key = self.key(worker);
+        self.input(|core, now| core.credit(now, key, credit));
+    }
+
+    #[track_caller]
+    pub(crate) fn prints(&mut self, worker: &str) {
+        let key = self.key(worker);
+        self.input(|core, _| core.printed(key));
+    }
+
+    #[track_caller]
+    fn key(&self, worker: &str) -> WorkerKey {
+        *self.workers.iter().find(|(_, name)| *name == worker).expect("such a worker").0
     }
 
     #[track_caller]
     pub(crate) fn lose(&mut self, worker: &str) {
-        let key = *self.workers.iter().find(|(_, name)| *name == worker).expect("such a worker").0;
+        let key = self.key(worker);
+        self.hands.remove(worker);
         let loss = Loss { cause: "was killed by SIGKILL".to_owned(), certificate: "signal 9, peak 12 MiB".to_owned() };
         self.input(|core, now| core.worker_lost(now, key, loss));
     }
@@ -247,7 +327,7 @@ impl Double {
     /// Time passes, and the dispatcher is woken each time that it wanted to be.
     #[track_caller]
     pub(crate) fn wait(&mut self, millis: u64) {
-        assert!(self.seen.is_empty(), "the test has not named these actions: {:#?}", self.seen);
+        self.nothing_unnamed();
         let until = self.now + Duration::from_millis(millis);
         while let Some(next) = self.core.next_timeout().filter(|next| *next <= until) {
             self.now = self.now.max(next);
@@ -290,7 +370,7 @@ impl Double {
 impl Drop for Double {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            assert!(self.seen.is_empty(), "the test has not named these actions: {:#?}", self.seen);
+            self.nothing_unnamed();
         }
     }
 }

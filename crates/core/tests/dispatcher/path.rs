@@ -1,6 +1,8 @@
 //! The way of a request through its stages.
 
-use evener_core::{Action, Answer, Outcome, Reply, StageId};
+use std::time::Duration;
+
+use evener_core::{Action, Answer, Landed, Outcome, Reply, StageId};
 
 use crate::double::{Double, stage};
 
@@ -64,7 +66,9 @@ fn the_headers_of_an_early_answer_arrive() {
     double.expect(["a.0 runs r1.1 try 1: x"]);
     let held = double.held("a.0");
     let made = Reply { status: 200, headers: vec![("X-Cache".to_owned(), "hit".to_owned())], body: "b" };
-    assert!(double.core.outcome(double.now, held.worker, held.job, held.attempt, Outcome::Respond(made.clone())));
+    let landed =
+        Landed { job: held.job, attempt: held.attempt, ran: Duration::ZERO, outcome: Outcome::Respond(made.clone()) };
+    assert!(double.core.outcome(double.now, held.worker, landed));
     let mut actions = Vec::new();
     double.core.take_actions(&mut actions);
     assert!(matches!(&actions[..], [Action::Answer { answer: Answer::Reply(reply), .. }] if *reply == made));

@@ -5,10 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evener_core::{
-    Action, Dispatcher, FallbackOn, JobKey, Loss, Outcome, Path, RequestId, RequestKey, StageId, StageRules,
+    Action, Dispatcher, FallbackOn, JobKey, Landed, Loss, Outcome, Path, RequestId, RequestKey, StageId, StageRules,
     Submission, Time, Topology, WorkerKey,
 };
 use proptest::prelude::*;
+
+/// Too long for jobs ahead.
+const SLOW: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug)]
 enum Input {
@@ -105,7 +108,8 @@ fn run(inputs: Vec<Input>) -> Result<(), TestCaseError> {
                     }
                     None => plain.told.remove(&worker).expect("it was told"),
                 };
-                prop_assert!(core.outcome(now, worker, job, attempt, Outcome::Next(number)));
+                let landed = Landed { job, attempt, ran: SLOW, outcome: Outcome::Next(number) };
+                prop_assert!(core.outcome(now, worker, landed));
                 plain.idle.push_back(worker);
             }
             Input::Lose(index) => {
@@ -130,6 +134,7 @@ fn run(inputs: Vec<Input>) -> Result<(), TestCaseError> {
                     plain.held.insert(worker, (payload, job, attempt));
                 }
                 Action::Answer { reply, .. } => prop_assert_eq!(answered.take(), Some(reply)),
+                Action::Retried { .. } => {}
                 Action::Cancel { worker, .. } => prop_assert!(plain.told.contains_key(&worker)),
                 other => prop_assert!(false, "{other:?} was not called for"),
             }

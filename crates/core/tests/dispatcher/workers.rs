@@ -30,7 +30,7 @@ fn a_worker_leaves_after_its_share_and_another_takes_its_place() {
     double.next("a.0", "");
     double.expect(["r1 = value ", "a.0 runs r2.1 try 1: 2"]);
     double.next("a.0", "");
-    double.expect(["r2 = value ", "a.0 retires"]);
+    double.expect(["a.0 retires", "r2 = value "]);
     assert_eq!(double.queued(0), 1);
     double.arrive(0);
     double.expect(["a.1 runs r3.1 try 1: 3"]);

@@ -53,6 +53,8 @@ pub(crate) enum Shape {
     /// `module:attribute`.
     Python,
     RoutePath,
+    /// An HTTP method.
+    Method,
     Duration,
     Size,
     Number {
@@ -63,8 +65,8 @@ pub(crate) enum Shape {
     Choice(&'static [&'static str]),
     /// A list with at least so many items.
     List(usize, &'static Shape),
-    /// A mapping from names to something.
-    Named(&'static Shape),
+    /// A mapping from at least so many names to something.
+    Named(usize, &'static Shape),
     /// A mapping from environment variables to texts.
     Env,
     Mapping(&'static Table),
@@ -123,13 +125,13 @@ pub(crate) static SERVICE: Table = Table {
         key("listen", Shape::Mapping(&LISTEN), "Where the node listens."),
         key(
             "stages",
-            Shape::Named(&Shape::Mapping(&STAGE)),
+            Shape::Named(1, &Shape::Mapping(&STAGE)),
             "The stages, by name. Each has its own queue and its own workers.",
         )
         .required(),
         key(
             "pipelines",
-            Shape::Named(&Shape::List(1, &Shape::Reference)),
+            Shape::Named(0, &Shape::List(1, &Shape::Reference)),
             "Named paths through stages: lists of stages, or of other pipelines, whose steps are taken in.",
         ),
         key(
@@ -216,7 +218,7 @@ pub(crate) static ROUTE: Table = Table {
     keys: &[
         key("path", Shape::RoutePath, "The path. `{name}` takes one segment, `{*name}` at the end takes the rest.")
             .required(),
-        key("methods", Shape::List(1, &Shape::Text), "The methods, in upper case. Without it, any."),
+        key("methods", Shape::List(1, &Shape::Method), "The methods, in upper case. Without it, any."),
         key("pipeline", Shape::Reference, "The pipeline or stage that its requests go to.").required(),
         key("timeout", Shape::Duration, "How long a client waits.").or(Default::Duration(defaults::ROUTE_TIMEOUT)),
         key("fallback", Shape::Anything, "What to answer instead of some failures."),

@@ -93,6 +93,7 @@ fn shape(shape_: &Shape) -> Map<String, Value> {
         Shape::Text => json!({"type": "string", "minLength": 1}),
         Shape::Address => json!({"anyOf": [{"type": "string", "pattern": ":[0-9]{1,5}$"}, variable]}),
         Shape::Python => json!({"anyOf": [{"type": "string", "pattern": "^[^:]+:[^:]+$"}, variable]}),
+        Shape::Method => json!({"anyOf": [{"type": "string", "pattern": "^[A-Z][A-Z0-9-]*$"}, variable]}),
         Shape::RoutePath => json!({"anyOf": [{"type": "string", "pattern": "^/"}, variable]}),
         Shape::Duration => json!({"$ref": "#/$defs/duration"}),
         Shape::Size => json!({"$ref": "#/$defs/size"}),
@@ -104,8 +105,9 @@ fn shape(shape_: &Shape) -> Map<String, Value> {
         Shape::List(least, item) => {
             json!({"type": "array", "items": shape(item), "minItems": least})
         }
-        Shape::Named(item) => json!({
+        Shape::Named(least, item) => json!({
             "type": "object",
+            "minProperties": least,
             "propertyNames": {"$ref": "#/$defs/name"},
             "additionalProperties": shape(item),
         }),

@@ -178,6 +178,7 @@ fn valid(schema: &Value, value: &Value, root: &Value) -> bool {
         "maximum" => value.as_f64().is_none_or(|number| number <= rule.as_f64().unwrap()),
         "minLength" | "maxLength" => true,
         "minItems" => value.as_array().is_none_or(|list| list.len() as u64 >= rule.as_u64().unwrap()),
+        "minProperties" => value.as_object().is_none_or(|map| map.len() as u64 >= rule.as_u64().unwrap()),
         "items" => value.as_array().is_none_or(|list| list.iter().all(|one| valid(rule, one, root))),
         "properties" => value.as_object().is_none_or(|object| {
             object.iter().all(|(name, one)| rule.get(name).is_none_or(|rule| valid(rule, one, root)))
@@ -197,6 +198,8 @@ fn valid(schema: &Value, value: &Value, root: &Value) -> bool {
                 text.contains("${")
             } else if pattern.starts_with("^[0-9]") {
                 text.starts_with(|c: char| c.is_ascii_digit())
+            } else if pattern.starts_with("^[A-Z]") {
+                text.starts_with(|c: char| c.is_ascii_uppercase())
             } else {
                 true
             }

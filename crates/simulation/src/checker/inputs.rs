@@ -1,9 +1,14 @@
 //! What each input means to the history, before the dispatcher has its say.
 
-use evener_core::{Answer, Code, Failure, JobKey, Outcome, Refused, RequestKey, StageId, Submission, Time, WorkerKey};
+use std::collections::VecDeque;
+
+use evener_core::{
+    Answer, Code, Failure, JobKey, Landed, Outcome, Refused, RequestKey, StageId, Submission, Time, WorkerKey,
+};
 
 use super::{Check, Checker, ensure};
-use crate::crew::{Duty, Member};
+use crate::crew::{Hold, Member};
+use crate::habits::Task;
 use crate::machine::Core;
 use crate::record::{Due, Mishap, Record, State, covers};
 use crate::tally::Happening;
@@ -41,10 +46,13 @@ impl Checker {
             holder: None,
             not_before: Time::ZERO,
             due: None,
+            to_report: None,
             state: State::Waiting,
         };
         self.records.insert(number, record);
         self.waiting.insert(number);
+        let first = self.topology.path(path)[0];
+        self.line_up(number, first);
         Ok(())
     }
 
@@ -102,29 +110,69 @@ impl Checker {
         ensure(before.is_none(), || format!("two workers are called {worker:?}"))
     }
 
-    /// A worker dies. True if it was there.
-    pub(crate) fn dies(&mut self, now: Time, worker: WorkerKey) -> bool {
-        let Some(member) = self.crew.remove(&worker) else { return false };
-        let Some(hold) = member.hold() else {
-            self.tally.count(Happening::DiedIdle);
-            return true;
-        };
+    /// A worker dies. Only the oldest of its jobs can have begun.
+    pub(crate) fn dies(&mut self, now: Time, worker: WorkerKey) {
+        let Some(mut member) = self.crew.remove(&worker) else { return };
+        let oldest = member.held.pop_front();
+        self.take_back(member.held);
+        let Some(hold) = oldest else { return self.tally.count(Happening::DiedIdle) };
         if hold.told {
             self.tally.count(Happening::DiedTold);
-            return true;
+        } else {
+            self.tally.count(Happening::DiedAtWork);
+            self.mishap(now, hold.request, member.stage, Mishap::Lost);
         }
-        self.tally.count(Happening::DiedAtWork);
-        self.mishap(now, hold.request, member.stage, Mishap::Lost);
-        true
     }
 
-    fn mishap(&mut self, now: Time, request: u32, stage: StageId, mishap: Mishap) {
+    /// Jobs that did not begin go back, in their order and at no cost.
+    fn take_back(&mut self, ahead: VecDeque<Hold>) {
+        for hold in ahead.into_iter().rev().filter(|hold| !hold.told) {
+            self.tally.count(Happening::TakenBack);
+            self.step_in_front(hold.request);
+        }
+    }
+
+    pub(super) fn mishap(&mut self, now: Time, request: u32, stage: StageId, mishap: Mishap) {
         let rules = self.topology.stage(stage);
         if let Some(record) = self.records.get_mut(&request)
             && record.mishap(now, rules, mishap)
         {
             self.tally.count(Happening::Retry);
+            if record.not_before == Time::ZERO {
+                self.step_in_front(request);
+            }
         }
+    }
+
+    /// A worker says how many jobs it takes ahead.
+    pub(crate) fn credits(&mut self, worker: WorkerKey, credit: u32) {
+        self.tally.count(Happening::Credit);
+        if let Some(member) = self.crew.get_mut(&worker) {
+            member.credit = credit;
+        }
+    }
+
+    /// A worker prints something.
+    pub(crate) fn prints(&mut self, worker: WorkerKey) {
+        self.tally.count(Happening::Printed);
+        if let Some(member) = self.crew.get(&worker) {
+            self.pace[member.stage.0 as usize].printed();
+        }
+    }
+
+    /// A worker really begins a job, whatever the dispatcher thinks.
+    pub(crate) fn begins(&mut self, worker: WorkerKey, task: &Task) -> Check {
+        let &Task { request, ordinal, job, attempt, tries, .. } = task;
+        let (begun, most) = self.begun.entry((request, ordinal)).or_default();
+        (*begun, *most) = (*begun + 1, tries.max(*most));
+        ensure(*begun <= *most, || format!("request {request} is at execution {begun}, and at try {most}"))?;
+        let member = self.crew.get(&worker).ok_or("a worker that is gone goes to work")?;
+        let hold =
+            member.find(job, attempt).map(|at| member.held[at]).ok_or("a worker begins what it does not hold")?;
+        if self.records.get(&request).is_some_and(|record| hold.told && record.state == State::Waiting) {
+            self.tally.count(Happening::BegunAfterGiven);
+        }
+        Ok(())
     }
 
     /// A stage's workers do not start.
@@ -141,40 +189,79 @@ impl Checker {
         self.drain_ends = Some(until);
     }
 
-    /// Whether a worker holds that job under that attempt.
-    pub(crate) fn holds(&self, worker: WorkerKey, job: JobKey, attempt: u32) -> bool {
-        self.crew.get(&worker).is_some_and(|member| member.holds(job, attempt).is_some())
+    /// Some job that a worker has not begun, as far as the dispatcher knows.
+    pub(crate) fn any_ahead(&self, worker: WorkerKey) -> Option<(JobKey, u32)> {
+        self.crew.get(&worker)?.held.back().map(|hold| (hold.job, hold.attempt))
+    }
+
+    /// Whether such an outcome has to be taken from a worker just now.
+    pub(crate) fn may_come(&self, worker: WorkerKey, landed: &Landed<u64>) -> bool {
+        let Some(member) = self.crew.get(&worker) else { return false };
+        let Some(at) = member.find(landed.job, landed.attempt) else { return false };
+        let hold = &member.held[at];
+        match landed.outcome {
+            Outcome::Returned => hold.recalled.is_some() || hold.is_doomed(),
+            Outcome::Fail(Failure::Cancelled) => at == 0 || hold.told,
+            _ => at == 0,
+        }
     }
 
     /// A worker brings an outcome. True if it has to be taken.
-    pub(crate) fn brings(
-        &mut self,
-        now: Time,
-        worker: WorkerKey,
-        job: JobKey,
-        attempt: u32,
-        outcome: &Outcome<u64>,
-    ) -> bool {
-        let Some(member) = self.crew.get_mut(&worker) else {
+    pub(crate) fn brings(&mut self, now: Time, worker: WorkerKey, landed: &Landed<u64>) -> bool {
+        let fresh = self.may_come(worker, landed);
+        let (returned, cancelled) = match landed.outcome {
+            Outcome::Returned => (true, false),
+            Outcome::Fail(Failure::Cancelled) => (false, true),
+            _ => (false, false),
+        };
+        let Some(member) = self.crew.get_mut(&worker).filter(|_| fresh) else {
             self.tally.count(Happening::StaleOutcome);
             return false;
         };
-        let Some(hold) = member.holds(job, attempt) else {
-            self.tally.count(Happening::StaleOutcome);
-            return false;
-        };
-        if hold.is_doomed() {
-            self.tally.count(Happening::OutcomeAfterSignal);
+        let Some(at) = member.find(landed.job, landed.attempt) else { return false };
+        let Some(hold) = member.held.remove(at) else { return false };
+        let stage = member.stage;
+        if at > 0 {
+            match (hold.told, returned) {
+                (false, _) => {
+                    self.tally.count(Happening::Returned);
+                    self.step_in_front(hold.request);
+                }
+                (true, true) => self.tally.count(Happening::ReturnedUnwanted),
+                (true, false) => self.tally.count(Happening::DroppedAhead),
+            }
             return true;
         }
-        let stage = member.stage;
+        if hold.is_doomed() {
+            self.tally.count(Happening::OutcomeAfterSignal);
+            self.goes_down(now, worker, hold);
+            return true;
+        }
+        if returned {
+            self.begins_next(now, worker);
+            self.tally.count(Happening::ReturnedAsOldest);
+            if !hold.told {
+                if let Some(record) = self.records.get_mut(&hold.request) {
+                    record.runs -= 1;
+                }
+                self.step_in_front(hold.request);
+            }
+            return true;
+        }
         member.done += 1;
+        if !cancelled {
+            self.pace[stage.0 as usize].ran(landed.ran);
+        }
         let share_done = self.topology.stage(stage).max_jobs_per_worker.is_some_and(|most| member.done >= most);
-        let out_of_memory = matches!(outcome, Outcome::Fail(Failure::OutOfMemory { .. }));
-        member.duty = if share_done || out_of_memory { Duty::Leaving } else { Duty::Idle };
+        let out_of_memory = matches!(landed.outcome, Outcome::Fail(Failure::OutOfMemory { .. }));
+        member.leaving = share_done || out_of_memory;
         member.retires = share_done && !out_of_memory;
         if out_of_memory {
             self.tally.count(Happening::OutOfMemory);
+            let ahead = std::mem::take(&mut member.held);
+            self.take_back(ahead);
+        } else {
+            self.begins_next(now, worker);
         }
         if hold.told {
             self.tally.count(Happening::LateOutcome);
@@ -182,9 +269,41 @@ impl Checker {
                 self.tally.count(Happening::LateOutcomeWhileRetried);
             }
         } else {
-            self.decides(now, hold.request, stage, outcome);
+            self.decides(now, hold.request, stage, &landed.outcome);
         }
         true
+    }
+
+    /// The oldest of a worker's jobs counts as begun from now on.
+    fn begins_next(&mut self, now: Time, worker: WorkerKey) {
+        let Some(member) = self.crew.get_mut(&worker) else { return };
+        let rules = self.topology.stage(member.stage);
+        let Some(next) = member.held.front_mut() else { return };
+        member.since = now;
+        next.begin(now, rules);
+        if let Some(record) = self.records.get_mut(&next.request).filter(|_| !next.told) {
+            record.runs += 1;
+        }
+    }
+
+    /// A worker that was sent a signal is done with a job: it may begin the next before the signal takes it, so that one
+    /// is lost with it.
+    fn goes_down(&mut self, now: Time, worker: WorkerKey, before: Hold) {
+        let Some(member) = self.crew.get_mut(&worker) else { return };
+        let stage = member.stage;
+        let Some(next) = member.held.front_mut() else {
+            member.held.push_front(before);
+            return;
+        };
+        let (wanted, request) = (!next.told, next.request);
+        next.go_down_with(&before);
+        if wanted {
+            self.tally.count(Happening::WentDown);
+            if let Some(record) = self.records.get_mut(&request) {
+                record.runs += 1;
+            }
+            self.mishap(now, request, stage, Mishap::Lost);
+        }
     }
 
     /// What an outcome that counts makes of its request. The value is worked out here again, from what the job had to have.
@@ -211,6 +330,7 @@ impl Checker {
                     Ok((there, trail::goto(value, stage)))
                 }
             },
+            Outcome::Returned => return,
             Outcome::Fail(failure) => match failure {
                 Failure::Error { .. } => return self.mishap(now, number, stage, Mishap::Error),
                 Failure::OutOfMemory { .. } => return self.mishap(now, number, stage, Mishap::Lost),
@@ -225,9 +345,11 @@ impl Checker {
         match moved {
             Ok((there, value)) => {
                 record.enter(there, value);
-                let stage = there.stage(&topology);
-                if stage.is_some_and(|stage| self.broken[stage.0 as usize]) {
+                let Some(stage) = there.stage(&topology) else { return };
+                if self.broken[stage.0 as usize] {
                     record.due = Some(Due::Problem(Code::StageBroken));
+                } else {
+                    self.line_up(number, stage);
                 }
             }
             Err(due) => record.due = Some(due),

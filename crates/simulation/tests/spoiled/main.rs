@@ -8,11 +8,11 @@ use std::collections::BTreeSet;
 use evener_simulation::{Core, Failure, Machine, run_on};
 use spoiler::{Spoiled, Way};
 
-/// The first failure among a few hundred worlds that says one of these.
+/// The first failure among a few thousand worlds that says one of these.
 #[track_caller]
 fn failure<M: Machine>(machine: impl Fn(Core) -> M, words: &[&str]) -> Failure {
     let mut others = BTreeSet::new();
-    for seed in 0..500 {
+    for seed in 0..3_000 {
         let Err(failure) = run_on(seed, &machine) else { continue };
         if words.iter().any(|words| failure.what.contains(words)) {
             return failure;
@@ -112,6 +112,66 @@ fn a_clock_that_is_fast() {
 #[test]
 fn a_drain_that_never_ends() {
     is_noticed(Way::ForgetDrain, &["at the end of the drain", "during a drain"]);
+}
+
+#[test]
+fn a_failed_try_that_is_not_reported() {
+    is_noticed(Way::LoseRetried, &["was not reported"]);
+}
+
+#[test]
+fn a_job_that_overtakes_another() {
+    is_noticed(Way::OutOfTurn, &["stood before it"]);
+}
+
+#[test]
+fn a_job_ahead_on_no_credit() {
+    is_noticed(Way::InventCredit, &["on no credit"]);
+}
+
+#[test]
+fn a_worker_that_is_not_asked_for_credit() {
+    is_noticed(Way::LoseAsk, &["was not asked for credit"]);
+}
+
+#[test]
+fn a_worker_that_is_asked_for_credit_again() {
+    is_noticed(Way::AskTwice, &["asked for credit twice"]);
+}
+
+#[test]
+fn a_job_ahead_of_a_slow_function() {
+    is_noticed(Way::InventPace, &["not known as quick", "for no reason"]);
+}
+
+#[test]
+fn a_job_ahead_of_a_function_that_printed() {
+    is_noticed(Way::OverlookPrint, &["not known as quick", "for no reason"]);
+}
+
+#[test]
+fn a_job_that_is_not_called_back() {
+    is_noticed(Way::LoseRecall, &["should have been asked for job"]);
+}
+
+#[test]
+fn a_job_that_is_called_back_too_early() {
+    is_noticed(Way::RecallEarly, &["called back too early"]);
+}
+
+#[test]
+fn a_job_that_comes_back_and_is_lost() {
+    is_noticed(Way::LoseReturned, &["though a worker", "stood before it"]);
+}
+
+#[test]
+fn a_try_for_a_job_that_did_not_begin() {
+    is_noticed(Way::ChargeAhead, &["after 0 runs"]);
+}
+
+#[test]
+fn no_try_for_a_job_that_may_begin_on_a_stuck_worker() {
+    is_noticed(Way::SpareStuck, &["try 1 after 1 runs", "try 2 after 2 runs"]);
 }
 
 #[test]

@@ -26,7 +26,7 @@ fn is_noticed(words: &[&str], change: impl Fn(&mut StageRules)) {
 
 #[test]
 fn one_try_too_many() {
-    is_noticed(&["answered with Some(Problem(WorkerDied))"], |rules| rules.retries += 1);
+    is_noticed(&["is tried again after WorkerDied, not None"], |rules| rules.retries += 1);
 }
 
 #[test]
@@ -36,7 +36,7 @@ fn one_try_too_few() {
 
 #[test]
 fn retries_after_what_is_not_worth_one() {
-    is_noticed(&["should have been answered"], |rules| {
+    is_noticed(&["is tried again after StageTimeout, not None"], |rules| {
         rules.retry_on = RetryOn { lost: true, timeout: true, error: true };
     });
 }

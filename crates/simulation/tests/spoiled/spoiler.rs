@@ -1,8 +1,9 @@
 //! Stands before the real dispatcher and spoils its work in one way, every now and then.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use evener_core::{Action, JobKey, Loss, Outcome, Refused, RequestKey, StageId, Submission, Time, WorkerKey};
+use evener_core::{Action, JobKey, Landed, Loss, Outcome, Refused, RequestKey, StageId, Submission, Time, WorkerKey};
 use evener_simulation::{Core, Machine};
 
 /// How the work is spoiled.
@@ -25,6 +26,23 @@ pub(crate) enum Way {
     StopClock,
     FastClock,
     ForgetDrain,
+    LoseRetried,
+    /// The order of two jobs that go out at once is turned round.
+    OutOfTurn,
+    /// Workers are taken to have given credit that they have not given.
+    InventCredit,
+    LoseAsk,
+    AskTwice,
+    /// All functions are taken to be quick.
+    InventPace,
+    OverlookPrint,
+    LoseRecall,
+    RecallEarly,
+    LoseReturned,
+    /// What did not begin on a worker that died counts as a try.
+    ChargeAhead,
+    /// What may begin on a stuck worker after all does not count as a try.
+    SpareStuck,
 }
 
 pub(crate) struct Spoiled {
@@ -34,13 +52,29 @@ pub(crate) struct Spoiled {
     occasions: u32,
     /// What each worker was handed last.
     held: BTreeMap<WorkerKey, (JobKey, u32)>,
+    /// What each worker has, the oldest first.
+    hands: BTreeMap<WorkerKey, Vec<JobKey>>,
+    /// Jobs that were called back.
+    recalled: BTreeSet<JobKey>,
+    /// Jobs whose tries are told wrong from now on, and by how much.
+    wrong_by: BTreeMap<JobKey, i32>,
     last_payload: u64,
     last_reply: u32,
 }
 
 impl Spoiled {
     pub(crate) fn new(core: Core, way: Way) -> Spoiled {
-        Spoiled { core, way, occasions: 0, held: BTreeMap::new(), last_payload: 0, last_reply: u32::MAX }
+        Spoiled {
+            core,
+            way,
+            occasions: 0,
+            held: BTreeMap::new(),
+            hands: BTreeMap::new(),
+            recalled: BTreeSet::new(),
+            wrong_by: BTreeMap::new(),
+            last_payload: 0,
+            last_reply: u32::MAX,
+        }
     }
 
     fn strikes(&mut self, way: Way) -> bool {
@@ -53,7 +87,11 @@ impl Spoiled {
 
     fn spoil(&mut self, mut action: Action<u64, u32>, into: &mut Vec<Action<u64, u32>>) {
         let lost = match &mut action {
-            Action::Run { worker, job, attempt, payload, .. } => {
+            Action::Run { worker, job, attempt, tries, payload, .. } => {
+                let wrong_by = self.wrong_by.get(job).copied().unwrap_or_default();
+                *tries = tries.saturating_add_signed(wrong_by);
+                self.hands.entry(*worker).or_default().push(*job);
+                let ahead = self.hands[worker].len() > 1;
                 if self.strikes(Way::MixUpPayloads) {
                     *payload = self.last_payload;
                 }
@@ -64,9 +102,31 @@ impl Spoiled {
                     *worker = *other;
                 }
                 self.held.insert(*worker, (*job, *attempt));
+                if ahead && self.strikes(Way::RecallEarly) {
+                    let recall = Action::Recall { worker: *worker, job: *job, attempt: *attempt };
+                    into.extend([action, recall]);
+                    return;
+                }
                 self.strikes(Way::LoseRun)
             }
-            Action::Cancel { .. } => self.strikes(Way::LoseCancel),
+            Action::AskCredit { worker } => {
+                if self.strikes(Way::AskTwice) {
+                    into.push(Action::AskCredit { worker: *worker });
+                }
+                self.strikes(Way::LoseAsk)
+            }
+            Action::Recall { job, .. } => {
+                self.recalled.insert(*job);
+                self.strikes(Way::LoseRecall)
+            }
+            Action::Retried { .. } => self.strikes(Way::LoseRetried),
+            Action::Cancel { worker, job, .. } => {
+                let at = self.hands.get(worker).and_then(|hands| hands.iter().position(|held| held == job));
+                if self.way == Way::SpareStuck && self.recalled.contains(job) && at.is_some_and(|at| at > 0) {
+                    self.wrong_by.insert(*job, -1);
+                }
+                self.strikes(Way::LoseCancel)
+            }
             Action::Stop { .. } => self.strikes(Way::LoseStop),
             Action::Retire { .. } => self.strikes(Way::LoseRetire),
             Action::Answer { reply, request_id, answer } => {
@@ -100,22 +160,49 @@ impl Machine for Spoiled {
     }
 
     fn worker_ready(&mut self, now: Time, stage: StageId) -> WorkerKey {
-        self.core.worker_ready(now, stage)
+        let worker = self.core.worker_ready(now, stage);
+        if self.way == Way::InventCredit {
+            self.core.credit(now, worker, 16);
+        }
+        worker
     }
 
     fn worker_lost(&mut self, now: Time, worker: WorkerKey, loss: Loss) {
+        let ahead = self.hands.remove(&worker).into_iter().flatten().skip(1);
+        if self.way == Way::ChargeAhead {
+            self.wrong_by.extend(ahead.map(|job| (job, 1)));
+        }
         if !self.strikes(Way::OverlookDeath) {
             self.core.worker_lost(now, worker, loss);
         }
     }
 
-    fn outcome(&mut self, now: Time, worker: WorkerKey, job: JobKey, attempt: u32, outcome: Outcome<u64>) -> bool {
+    fn outcome(&mut self, now: Time, worker: WorkerKey, mut landed: Landed<u64>) -> bool {
         if self.way == Way::Unfence
             && let Some((job, attempt)) = self.held.get(&worker)
         {
-            return self.core.outcome(now, worker, *job, *attempt, outcome);
+            (landed.job, landed.attempt) = (*job, *attempt);
         }
-        self.strikes(Way::LoseOutcome) || self.core.outcome(now, worker, job, attempt, outcome)
+        if self.way == Way::InventPace {
+            landed.ran = Duration::from_micros(1);
+        }
+        if let Some(hands) = self.hands.get_mut(&worker) {
+            hands.retain(|job| *job != landed.job);
+        }
+        if matches!(landed.outcome, Outcome::Returned) && self.strikes(Way::LoseReturned) {
+            return true;
+        }
+        self.strikes(Way::LoseOutcome) || self.core.outcome(now, worker, landed)
+    }
+
+    fn credit(&mut self, now: Time, worker: WorkerKey, credit: u32) {
+        self.core.credit(now, worker, credit);
+    }
+
+    fn printed(&mut self, worker: WorkerKey) {
+        if self.way != Way::OverlookPrint {
+            self.core.printed(worker);
+        }
     }
 
     fn stage_broken(&mut self, now: Time, stage: StageId, why: &str) {
@@ -125,7 +212,7 @@ impl Machine for Spoiled {
     fn timeout(&mut self, now: Time) {
         match self.way {
             Way::StopClock => {}
-            Way::FastClock => self.core.timeout(now + std::time::Duration::from_millis(20)),
+            Way::FastClock => self.core.timeout(now + Duration::from_millis(20)),
             _ => self.core.timeout(now),
         }
     }
@@ -143,6 +230,12 @@ impl Machine for Spoiled {
     fn take_actions(&mut self, into: &mut Vec<Action<u64, u32>>) {
         let mut actions = Vec::new();
         self.core.take_actions(&mut actions);
+        let is_run = |action: &Action<u64, u32>| matches!(action, Action::Run { .. });
+        if let Some(at) = actions.windows(2).position(|two| two.iter().all(is_run))
+            && self.strikes(Way::OutOfTurn)
+        {
+            actions.swap(at, at + 1);
+        }
         for action in actions {
             self.spoil(action, into);
         }

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use evener_core::{Failure, Outcome, Stop, WorkerKey};
+use evener_core::{Failure, Landed, Outcome, Stop, WorkerKey};
 use evener_protocol::{FromWorker, Inbox, ProtocolError};
 use tokio::sync::{oneshot, watch};
 
 use super::line::{Line, Order};
 use super::wire::Wire;
-use super::{Events, Gone, Landed, Plan};
+use super::{Events, Gone, Plan};
 use crate::certificate::{Certificate, Evidence, How, OomKills};
 use crate::output::{Capture, Stream, Tail};
 use crate::warden::{Exit, Process, ProcessId, Signal, Target, Warden};
@@ -25,7 +25,10 @@ const TERM_TO_KILL: Duration = Duration::from_secs(1);
 /// How a life in a slot ended.
 pub(super) enum End<E> {
     /// The worker is gone.
-    Lost,
+    Lost {
+        /// Whether it had done a job.
+        worked: bool,
+    },
     /// The worker did its share; it is still there, but gets no more jobs.
     Retired(Box<Life<E>>),
     /// The node stops, and the worker is gone.
@@ -81,6 +84,8 @@ pub(super) struct Life<E> {
     tail: Tail,
     /// Whether it was asked to go.
     asked: bool,
+    /// Whether it has brought an outcome.
+    worked: bool,
     born: Instant,
     evidence: Evidence,
     oom_kills: OomKills,
@@ -109,6 +114,7 @@ impl<E: Events> Life<E> {
             worker: None,
             tail: Tail::default(),
             asked: false,
+            worked: false,
             born: Instant::now(),
             evidence: Evidence::default(),
             oom_kills,
@@ -156,9 +162,9 @@ impl<E: Events> Life<E> {
                 break trouble;
             }
         };
-        let was_ready = self.worker.is_some();
+        let (was_ready, worked) = (self.worker.is_some(), self.worked);
         let why = self.end(trouble).await;
-        if was_ready { Ok(End::Lost) } else { Err(why) }
+        if was_ready { Ok(End::Lost { worked }) } else { Err(why) }
     }
 
     /// Lets the worker go in peace: it is told, then asked, then killed.
@@ -222,13 +228,19 @@ impl<E: Events> Life<E> {
                     return Err(ProtocolError::OutOfTurn("an OUTCOME before READY").into());
                 }
                 (FromWorker::Outcome { job, attempt, ran_nanos, outcome }, Some(worker)) => {
-                    // What was printed before the outcome belongs to its job.
+                    // What was printed before the outcome belongs to its job, a line without an end as well.
                     self.print();
+                    self.end_lines();
                     self.evidence.memory_error |= matches!(outcome, Outcome::Fail(Failure::OutOfMemory { .. }));
                     let landed = Landed { job, attempt, ran: Duration::from_nanos(ran_nanos), outcome };
                     if !self.events.outcome(worker, landed) {
                         return Err(Trouble::Stale);
                     }
+                    self.worked = true;
+                }
+                (FromWorker::Credit(credit), Some(worker)) => self.events.credit(worker, credit),
+                (FromWorker::Credit(_), None) => {
+                    return Err(ProtocolError::OutOfTurn("a CREDIT before READY").into());
                 }
                 (FromWorker::Bye { error }, None) => return Err(Trouble::Bye(error)),
                 (FromWorker::Bye { .. }, Some(_)) => return Err(Trouble::Gone),
@@ -260,6 +272,17 @@ impl<E: Events> Life<E> {
         while capture.drain(&mut sink).more {}
     }
 
+    /// Passes on lines that have begun and not ended.
+    fn end_lines(&mut self) {
+        let Life { capture, tail, events, plan, id, worker, .. } = self;
+        capture.finish(&mut |stream, line| {
+            if stream == Stream::Stderr {
+                tail.push(line);
+            }
+            events.output(&plan.place, id.pid(), *worker, stream, line);
+        });
+    }
+
     fn signal(&mut self, signal: Stop) {
         let signal = match signal {
             Stop::Terminate => Signal::Terminate,
@@ -278,11 +301,10 @@ impl<E: Events> Life<E> {
             self.exited = Some(exit.ok().and_then(Result::ok).unwrap_or_else(Exit::unknown));
         }
         self.print();
-        let Life { capture, tail, events, plan, id, worker, .. } = self;
-        capture.finish(&mut |stream, line| events.output(&plan.place, id.pid(), *worker, stream, line));
+        self.end_lines();
         self.evidence.oom_kills_rose = self.oom_kills.rose();
         let exit = self.exited.clone().unwrap_or_else(Exit::unknown);
-        let certificate = Certificate::new(&exit, self.evidence, self.id.pid(), self.born.elapsed(), tail.take());
+        let certificate = Certificate::new(&exit, self.evidence, self.id.pid(), self.born.elapsed(), self.tail.take());
         let why = match trouble {
             Trouble::Gone => match certificate.how {
                 How::Signal(_) => format!("was {}", certificate.cause()),

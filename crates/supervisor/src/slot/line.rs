@@ -41,6 +41,18 @@ impl Line {
         self.waker.wake();
     }
 
+    /// Calls a job back, if the worker has not begun it.
+    pub fn recall(&self, job: JobKey, attempt: u32) {
+        self.outbox().recall(job, attempt);
+        self.waker.wake();
+    }
+
+    /// Asks how many jobs the worker takes beyond the one at hand.
+    pub fn ask_credit(&self) {
+        self.outbox().ask_credit();
+        self.waker.wake();
+    }
+
     /// Lets the worker go: it is idle, and another one takes its place.
     pub fn retire(&self) {
         self.order(RETIRE);

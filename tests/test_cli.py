@@ -1,0 +1,254 @@
+"""The command line: help, exit codes, addresses, completions."""
+
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+
+import pytest
+
+from harness import Connection, run_evener
+from harness.node import REPOSITORY, binary, environment
+
+GOOD = """
+service: good
+listen: {http: "127.0.0.1:0"}
+stages: {work: {python: "app:work"}}
+routes: [{path: /work, pipeline: work}]
+"""
+
+
+@pytest.fixture
+def good(tmp_path):
+    (tmp_path / "app.py").write_text("def work(value): return 1\n")
+    file = tmp_path / "good.yaml"
+    file.write_text(GOOD)
+    return file
+
+
+HELP = {
+    "": ["Usage: evener", "up", "check", "schema", "completions", "Run a service", "evener up SERVICE.yaml"],
+    "up": ["SERVICE.yaml", "--http", "--api", "--log", "listening NAME URL", "ready", "Ctrl-C", "text", "json"],
+    "check": ["SERVICE.yaml", "0 good, 2 bad"],
+    "schema": ["JSON Schema"],
+    "completions": ["bash", "zsh", "fish", "evener completions bash"],
+}
+
+
+@pytest.mark.parametrize(("command", "words"), HELP.items(), ids=lambda value: value if isinstance(value, str) else "")
+def test_help(command, words):
+    done = run_evener(*([command] if command else []), "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    text = " ".join(done.stdout.split())
+    assert [word for word in words if word not in text] == []
+    # What the node uses itself is not offered.
+    assert "warden" not in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+def test_version():
+    done = run_evener("--version")
+    assert done.returncode == 0
+    assert re.fullmatch(r"evener \d+\.\d+\.\d+\n", done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "saying"),
+    [
+        ([], "Usage:"),
+        (["frob"], "unrecognized subcommand 'frob'"),
+        (["chek"], "check"),
+        (["up"], "SERVICE.yaml"),
+        (["check"], "SERVICE.yaml"),
+        (["check", "a.yaml", "b.yaml"], "b.yaml"),
+        (["up", "{good}", "--frob"], "--frob"),
+        (["up", "{good}", "--log", "xml"], "text, json"),
+        (["up", "{good}", "--http"], "--http"),
+        (["up", "{good}", "--http", "nonsense"], "--http"),
+        (["up", "{good}", "--http", "127.0.0.1:99999"], "--http"),
+        (["up", "{good}", "--api", "nonsense"], "--api"),
+        (["schema", "extra"], "extra"),
+        (["completions", "tcsh"], "tcsh"),
+        (["--frob"], "--frob"),
+    ],
+)
+def test_wrong_usage_is_exit_code_2(good, arguments, saying):
+    done = run_evener(*[argument.replace("{good}", str(good)) for argument in arguments])
+    assert done.returncode == 2
+    assert saying in done.stderr
+    assert done.stdout == ""
+
+
+def test_check_of_a_good_file(good):
+    done = run_evener("check", good)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "good" in done.stdout
+    assert "1 stage" in done.stdout
+    assert "1 route" in done.stdout
+
+
+def test_check_starts_nothing(good):
+    """A file is checked without Python, without ports and without a runtime folder."""
+    taken = socket.create_server(("127.0.0.1", 0))
+    with taken:
+        port = taken.getsockname()[1]
+        good.write_text(GOOD.replace("127.0.0.1:0", f"127.0.0.1:{port}").replace("app:work", "no_such_module:work"))
+        done = run_evener("check", good, env={"PATH": "/nonexistent", "XDG_RUNTIME_DIR": "/nonexistent"})
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "example", sorted((REPOSITORY / "examples").glob("*/service.yaml")), ids=lambda p: p.parent.name
+)
+def test_every_example_is_good(example):
+    done = run_evener("check", example)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("command", ["check", "up"])
+def test_a_file_that_is_not_there(tmp_path, command):
+    done = run_evener(command, tmp_path / "missing.yaml")
+    assert done.returncode == 2
+    assert "missing.yaml" in done.stderr
+    assert "No such file" in done.stderr
+    done = run_evener(command, tmp_path)
+    assert done.returncode == 2
+    assert "directory" in done.stderr.lower()
+
+
+def test_a_port_in_use(good):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        for flag in ("--http", "--api"):
+            done = run_evener("up", good, flag, address)
+            assert done.returncode == 1
+            assert f"cannot listen on {address}" in done.stderr
+            assert "in use" in done.stderr
+            assert done.stdout == ""
+
+
+def test_an_address_that_is_not_ours(good):
+    done = run_evener("up", good, "--http", "192.0.2.1:8000")
+    assert done.returncode == 1
+    assert "cannot listen on 192.0.2.1:8000" in done.stderr
+
+
+@pytest.mark.parametrize("interpreter", ["no-such-python", "./no/such/python"])
+def test_an_interpreter_that_is_not_there(good, interpreter):
+    good.write_text(GOOD.replace('"app:work"', f'"app:work", interpreter: "{interpreter}"'))
+    done = run_evener("up", good)
+    assert done.returncode in (1, 2)
+    assert interpreter.strip("./") in done.stderr
+    assert "listening" not in done.stdout
+
+
+def test_no_python_at_all(good):
+    done = run_evener("up", good, env={"PATH": "/nonexistent"})
+    assert done.returncode == 1
+    assert "no Python interpreter was found" in done.stderr
+    assert "PATH" in done.stderr
+
+
+def test_a_runtime_folder_that_is_too_deep_for_a_socket(good, tmp_path):
+    deep = tmp_path / ("x" * 100)
+    deep.mkdir()
+    done = run_evener("up", good, env={"XDG_RUNTIME_DIR": str(deep)})
+    assert done.returncode == 1
+    assert "cannot listen on" in done.stderr
+    assert "x" * 100 in done.stderr
+
+
+def test_flags_override_the_addresses_of_the_file(node):
+    started = node(
+        GOOD.replace("127.0.0.1:0", "127.0.0.1:1"),
+        arguments=["--http", "127.0.0.1:0", "--api", "127.0.0.1:0"],
+        app="def work(value): return 1",
+    )
+    assert started.get("/work").json == 1
+    assert started.api("/healthz", token=False).status == 200
+    assert started.address("http")[1] != started.address("api")[1] != 0
+
+
+def test_standard_output_is_for_programs(node):
+    started = node(GOOD, app="def work(value): print('a line'); return 1")
+    assert started.get("/work").json == 1
+    started.wait_log("a line")
+    assert len(started.output) == 3
+    assert re.fullmatch(r"listening http http://127\.0\.0\.1:\d+", started.output[0])
+    assert re.fullmatch(r"listening api unix:/.+\.sock", started.output[1])
+    assert started.output[2] == "ready"
+
+
+@pytest.mark.parametrize("env", [{}, {"TERM": "xterm-256color"}, {"NO_COLOR": "1"}, {"CLICOLOR_FORCE": "1"}])
+def test_no_colours_where_nobody_sees_them(tmp_path, env):
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("service: 1\nfrob: 2\n")
+    for arguments in (["check", bad], ["--help"], ["frob"]):
+        done = run_evener(*arguments, env=env)
+        if "CLICOLOR_FORCE" not in env:
+            assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_output_that_is_closed_ends_the_start(good, tmp_path):
+    process = subprocess.Popen(
+        [binary(), "up", good], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(tmp_path)
+    )
+    process.stdout.close()
+    try:
+        assert process.wait(10) == 1
+        assert "standard output is closed" in process.stderr.read()
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completions(shell, tmp_path):
+    done = run_evener("completions", shell)
+    assert (done.returncode, done.stderr) == (0, "")
+    for word in ("up", "check", "schema", "completions", "log", "http"):
+        assert word in done.stdout
+    # What the node uses itself is not offered.
+    offered = {"bash": r'opts="[^"]*\bwarden\b', "zsh": r"'warden:", "fish": r'-a "warden"'}
+    assert not re.search(offered[shell], done.stdout)
+    if program := shutil.which(shell):
+        script = tmp_path / "completions"
+        script.write_text(done.stdout)
+        subprocess.run([program, "-n", script], check=True, timeout=20)
+
+
+def test_completions_of_bash_complete(tmp_path):
+    bash = shutil.which("bash")
+    assert bash, "bash is needed"
+    script = tmp_path / "completions"
+    script.write_text(run_evener("completions", "bash").stdout)
+    ask = f"source {script}; COMP_WORDS=(evener ch); COMP_CWORD=1; _evener evener ch evener; echo ${{COMPREPLY[@]}}"
+    done = subprocess.run([bash, "-c", ask], capture_output=True, text=True, timeout=20, check=True)
+    assert done.stdout.split() == ["check"]
+
+
+def test_the_warden_is_not_for_people():
+    done = run_evener("warden")
+    assert done.returncode == 2
+    assert "a node, which starts it" in done.stderr
+
+
+def test_a_log_that_nobody_reads_does_not_hold_up_the_node(good):
+    good.with_name("app.py").write_text("def work(value):\n    print('x' * 10_000)\n    return 1\n")
+    with tempfile.TemporaryDirectory(prefix="evener-") as runtime:
+        process = subprocess.Popen(
+            [binary(), "up", good], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(runtime)
+        )
+        try:
+            lines = iter(process.stdout.readline, "")
+            url = next(line for line in lines if line.startswith("listening http ")).split()[-1]
+            host, port = url.removeprefix("http://").split(":")
+            with Connection((host, int(port))) as connection:
+                # More than a pipe holds by far.
+                for _ in range(500):
+                    assert connection.get("/work").json == 1
+        finally:
+            process.kill()
+            process.communicate()
