@@ -60,6 +60,26 @@ fn per_job(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// The same with a quick function, whose workers have jobs ahead: half as many as they take, and about all.
+fn ahead(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("job ahead");
+    for workers in [1, 4, 32, 1_000] {
+        let all = workers as usize * 17;
+        for (name, in_flight) in [("room", all / 2), ("no room", all + 1_000)] {
+            let mut service = Service::quick(workers, in_flight);
+            assert!(service.handed_out() >= all / 2);
+            group.bench_function(format!("{workers} workers, {name}"), |bencher| {
+                bencher.iter(|| {
+                    service.submit();
+                    service.work();
+                });
+            });
+            black_box(service.answers);
+        }
+    }
+    group.finish();
+}
+
 /// Takes jobs out of the middle of a million that wait, in random order, and puts others in behind, which is not timed.
 fn cancel(criterion: &mut Criterion) {
     let mut service = Service::of(1);
@@ -112,5 +132,5 @@ fn timers(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, per_job, cancel, timers);
+criterion_group!(benches, per_job, ahead, cancel, timers);
 criterion_main!(benches);

@@ -9,7 +9,8 @@
 //! done    # (the second `Collected` minus the first) / 100,000 jobs, of 3 stages each
 //! ```
 //!
-//! A third number is how many jobs wait in the queue meanwhile.
+//! A third number is how many jobs wait in the queue meanwhile. With 0 for the stages there is one stage of a quick function
+//! with 4 workers, which have jobs ahead.
 
 #[path = "../benches/service/mod.rs"]
 #[allow(dead_code, missing_docs, unreachable_pub)]
@@ -23,7 +24,10 @@ fn main() -> std::io::Result<()> {
     let mut numbers = std::env::args().skip(1).map(|number| number.parse::<u64>().ok());
     let mut number = |otherwise| numbers.next().flatten().unwrap_or(otherwise);
     let (stages, jobs, queued) = (number(1), number(10_000), number(0));
-    let mut service = Service::of(stages as usize).with_workers();
+    let mut service = match stages {
+        0 => Service::quick(4, 32),
+        _ => Service::of(stages as usize).with_workers(),
+    };
     (0..queued).for_each(|_| _ = service.submit());
     for _ in 0..jobs {
         service.submit();

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::job::{Due, Job, JobId, JobKey, Place, RequestId};
 use crate::outcome::{Answer, Failure, Loss, Outcome};
 use crate::pool::{Ahead, Flight, Landing, Patience, Pools, State, WorkerKey};
-use crate::problem::{Code, Problem};
+use crate::problem::{Cause, Code, Problem};
 use crate::queue::{Jobs, Queue};
 use crate::request::{FallbackOn, Request, RequestKey, Requests, Waiting};
 use crate::time::Time;
@@ -400,7 +400,9 @@ impl<P: Clone, R> Dispatcher<P, R> {
 
     fn broken_problem(&self, stage: StageId) -> Problem {
         let name = &self.topology.stage(stage).name;
-        Problem::new(Code::StageBroken, format!("the workers of stage `{name}` do not start")).in_stage(stage)
+        let problem = Problem::new(Code::StageBroken, format!("the workers of stage `{name}` do not start"));
+        let why = self.stages[stage.index()].broken.clone();
+        Problem { cause: why.map(Cause::Died), ..problem.in_stage(stage) }
     }
 
     /// A worker of a stage may have become idle: it gets a job that waits.

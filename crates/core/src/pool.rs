@@ -279,8 +279,10 @@ impl Pools {
     /// A worker that gets no more jobs, and comes to none of those that it has ahead.
     pub(crate) fn leave(&mut self, key: WorkerKey) -> VecDeque<Ahead> {
         let Some(worker) = self.workers.get_mut(key) else { return VecDeque::new() };
+        let pool = &mut self.pools[worker.stage.index()];
+        pool.unasked.retain(|unasked| *unasked != key);
         if worker.state == State::Idle {
-            self.pools[worker.stage.index()].idle.retain(|idle| *idle != key);
+            pool.idle.retain(|idle| *idle != key);
         }
         worker.state = State::Leaving;
         std::mem::take(&mut worker.ahead)

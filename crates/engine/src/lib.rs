@@ -177,6 +177,7 @@ impl Running {
             }
         }
         last.into_iter().for_each(Listening::drain);
+        self.stop.send_replace(true);
         self.wardens.shutdown().await;
         self.timekeeper.abort();
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use evener_core::{
     Action, Answer, Budget, Cause, Code, Dispatcher, Landed, Loss, Outcome, Problem, RequestId, RequestKey, StageId,
-    Submission, Time, Topology, WorkerKey,
+    Stop, Submission, Time, Topology, WorkerKey,
 };
 use evener_doors::{Answered, Health, Node as Door, Origin, Parcel, StageHealth, Ticket};
 use evener_protocol::{JobHead, Ready, Value};
@@ -183,11 +183,16 @@ impl Node {
                         seat.line.cancel(job, attempt);
                     }
                 }
-                Action::Stop { worker, signal } => {
+                Action::Stop { worker, signal: order } => {
                     if let Some(seat) = seats.get(&worker) {
                         let stage = &self.topology.stage(seat.stage).name;
-                        tracing::warn!(stage, ?signal, "a worker did not come back from a job that was given up");
-                        seat.line.stop(signal);
+                        let job = dispatcher.worker_job(worker).map(tracing::field::display);
+                        let signal = match order {
+                            Stop::Terminate => "SIGTERM",
+                            Stop::Kill => "SIGKILL",
+                        };
+                        tracing::warn!(stage, worker = seat.index, job, signal, "worker keeps a job that was given up");
+                        seat.line.stop(order);
                     }
                 }
                 Action::Retire { worker } => {
@@ -195,7 +200,7 @@ impl Node {
                         seat.line.retire();
                     }
                 }
-                Action::Retried { request_id, problem } => self.log(request_id, &problem, "; trying again"),
+                Action::Retried { request_id, problem } => self.log(request_id, &problem, true),
                 Action::Answer { reply, request_id, answer } => {
                     self.report(request_id, &answer);
                     // If nobody receives it, the client has just gone away.
@@ -215,25 +220,30 @@ impl Node {
     fn report(&self, request_id: RequestId, answer: &Answered) {
         self.metrics.answered(answer);
         if let Answer::Problem(problem) | Answer::Fallback(problem) = answer {
-            self.log(request_id, problem, "");
+            self.log(request_id, problem, false);
         }
     }
 
     /// Writes a problem into the log, with what the client is not told.
-    fn log(&self, request_id: RequestId, problem: &Problem, then: &str) {
+    fn log(&self, request_id: RequestId, problem: &Problem, retried: bool) {
         let stage = problem.stage.map(|stage| self.topology.stage(stage).name.as_str());
         let job = problem.job.map(tracing::field::display);
         let (code, detail) = (problem.code.name(), problem.detail.as_str());
-        match &problem.cause {
-            Some(Cause::Raised { message, traceback, .. }) => {
-                let (said, traceback) = (printable(message), Lines(traceback));
-                tracing::error!(%request_id, job, stage, code, ?said, "{detail}{then}\n{traceback}");
+        let (then, said, cause) = match (&problem.cause, retried) {
+            (Some(Cause::Raised { message, traceback, .. }), _) => {
+                (format!("\n{}", Lines(traceback)), Some(printable(message)), None)
             }
-            Some(Cause::Died(certificate)) => {
-                tracing::error!(%request_id, job, stage, code, ?certificate, "{detail}{then}");
+            (Some(Cause::Died(certificate)), _) => (String::new(), None, Some(certificate.as_str())),
+            (None, _) => (String::new(), None, None),
+        };
+        let (said, again) = (said.as_deref(), if retried { "; trying again" } else { "" });
+        match problem.status {
+            _ if retried => tracing::warn!(%request_id, job, stage, code, said, cause, "{detail}{again}{then}"),
+            500.. if problem.cause.is_some() => {
+                tracing::error!(%request_id, job, stage, code, said, cause, "{detail}{then}");
             }
-            None if problem.status >= 500 => tracing::warn!(%request_id, job, stage, code, "{detail}{then}"),
-            None => tracing::debug!(%request_id, job, stage, code, "{detail}{then}"),
+            500.. => tracing::warn!(%request_id, job, stage, code, "{detail}"),
+            _ => tracing::debug!(%request_id, job, stage, code, "{detail}"),
         }
     }
 
@@ -243,6 +253,15 @@ impl Node {
                 stage.settled = (stage.settled + 1).min(stage.wanted);
             }
         });
+    }
+}
+
+/// The level of a line that a worker wrote, and the line without it: `<3>` to begin with is an error, `<4>` a warning, `<6>` or
+/// nothing is for information, `<7>` for finding faults. That is how services tell systemd (sd-daemon(3)).
+fn priority(line: &str) -> (u8, &str) {
+    match line.as_bytes() {
+        [b'<', level @ b'0'..=b'7', b'>', ..] => (level - b'0', line[3..].trim_start()),
+        _ => (6, line),
     }
 }
 
@@ -362,7 +381,8 @@ impl Door for Node {
 impl Events for Node {
     fn ready(&self, place: &Place, pid: u32, ready: Ready, line: Arc<Line>) -> WorkerKey {
         let Place { stage, name, index } = place;
-        tracing::info!(stage = %name, worker = index, pid, runtime = %printable(&ready.runtime), "worker ready");
+        let runtime = printable(&ready.runtime);
+        tracing::info!(stage = &**name, worker = index, pid, runtime = &*runtime, "worker ready");
         let worker = {
             let mut state = self.state();
             let now = self.clock.now();
@@ -412,7 +432,7 @@ impl Events for Node {
         if asked {
             tracing::debug!(stage, worker = index, pid, died, "worker left");
         } else {
-            tracing::warn!(stage, worker = index, pid, job, died, "worker {cause}");
+            tracing::warn!(stage, worker = index, pid, job, died, "worker died: it {cause}");
         }
         let now = self.clock.now();
         state.seats.remove(&worker);
@@ -422,12 +442,17 @@ impl Events for Node {
 
     fn start_failed(&self, place: &Place, why: &str, broken: bool, wait: Duration) {
         let why = printable(why);
-        tracing::error!(stage = %place.name, worker = place.index, again_in = ?wait, "worker did not start: {why}");
+        tracing::error!(
+            stage = &*place.name,
+            worker = place.index,
+            again_in_ms = wait.as_millis() as u64,
+            "worker did not start: {why}"
+        );
         if broken {
             let mut state = self.state();
             let now = self.clock.now();
             if state.dispatcher.counts(place.stage).broken.is_none() {
-                tracing::error!(stage = %place.name, "the stage is broken: its workers do not start");
+                tracing::error!(stage = &*place.name, "the stage is broken: its workers do not start");
             }
             state.dispatcher.stage_broken(now, place.stage, &why);
             self.carry_out(&mut state, now);
@@ -442,7 +467,14 @@ impl Events for Node {
             state.dispatcher.worker_job(worker)
         });
         let job = job.map(tracing::field::display);
-        let (stream, line) = (stream.as_str(), printable(line));
-        tracing::info!(target: "worker", stage = %place.name, worker = place.index, pid, job, stream, "{line}");
+        let (stage, index, stream) = (&*place.name, place.index, stream.as_str());
+        let (level, line) = priority(line);
+        let line = printable(line);
+        match level {
+            0..=3 => tracing::error!(target: "worker", stage, worker = index, pid, job, stream, "{line}"),
+            4 => tracing::warn!(target: "worker", stage, worker = index, pid, job, stream, "{line}"),
+            7 => tracing::debug!(target: "worker", stage, worker = index, pid, job, stream, "{line}"),
+            _ => tracing::info!(target: "worker", stage, worker = index, pid, job, stream, "{line}"),
+        }
     }
 }

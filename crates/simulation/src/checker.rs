@@ -119,6 +119,7 @@ impl Checker {
             Action::AskCredit { worker } => {
                 self.tally.count(Happening::AskedForCredit);
                 let member = self.crew.get_mut(&worker).ok_or("a worker that is gone was asked for credit")?;
+                ensure(!member.leaving, || format!("worker {worker:?} was asked for credit on its way out"))?;
                 ensure(!std::mem::replace(&mut member.asked, true), || {
                     format!("worker {worker:?} was asked for credit twice")
                 })?;
@@ -410,7 +411,7 @@ impl Checker {
         Free {
             idle: here().any(Member::is_idle),
             room: here().any(|member| member.has_room(now, depth)),
-            unasked: depth > 0 && here().any(|member| !member.asked),
+            unasked: depth > 0 && here().any(|member| !member.asked && !member.leaving),
         }
     }
 

@@ -468,10 +468,18 @@ def _as_seen_by_user(name: str, own: Any) -> Any:
 def _logger(name: str) -> logging.Logger:
     import logging
 
+    class Levelled(logging.Formatter):
+        """Says the level in front of each line, as sd-daemon(3) has it; the node takes it off again."""
+
+        def format(self, record: logging.LogRecord) -> str:
+            steps = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
+            level = next((level for least, level in steps if record.levelno >= least), 7)
+            return "\n".join(f"<{level}>{line}" for line in super().format(record).splitlines() or [""])
+
     logger = logging.getLogger(name)
     if not logger.handlers and not logging.getLogger().handlers:
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+        handler.setFormatter(Levelled())
         logger.addHandler(handler)
         logger.propagate = False
         if logger.level == logging.NOTSET:

@@ -1,6 +1,7 @@
 //! A node without its outside: workers that finish at once, and clients that take no notice of their answers. Shared by the
 //! benchmarks, the memory test and the instruction count.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,8 +20,12 @@ pub struct Service {
     pub core: Dispatcher<Payload, u64>,
     pub now: Time,
     actions: Vec<Action<Payload, u64>>,
-    /// What each stage's worker holds.
-    held: Vec<Option<(WorkerKey, JobKey, u32)>>,
+    /// What each stage's workers hold, in the order in which it was handed out.
+    held: Vec<VecDeque<(WorkerKey, JobKey, u32)>>,
+    /// How long a function runs.
+    ran: Duration,
+    /// How much time passes from one request to the next.
+    step: Duration,
     requests: u128,
     pub answers: u64,
 }
@@ -35,7 +40,9 @@ impl Service {
             core: Dispatcher::new(Arc::new(topology)),
             now: Time::ZERO,
             actions: Vec::new(),
-            held: vec![None; stages],
+            held: vec![VecDeque::new(); stages],
+            ran: SLOW,
+            step: Duration::from_micros(1),
             requests: 0,
             answers: 0,
         }
@@ -50,9 +57,32 @@ impl Service {
         self
     }
 
+    /// So many workers for the one stage, of which as many requests as are `in_flight` keep them busy. The function is quick,
+    /// and each worker takes 16 jobs ahead.
+    pub fn quick(workers: u32, in_flight: usize) -> Service {
+        let mut service = Service::of(1).with_workers();
+        (service.ran, service.step) = (Duration::from_micros(50), Duration::from_nanos(100));
+        for _ in 0..16 {
+            service.submit();
+            service.work();
+        }
+        (1..workers).for_each(|_| _ = service.core.worker_ready(service.now, StageId(0)));
+        (0..workers).for_each(|_| _ = service.submit());
+        for (worker, ..) in service.held[0].clone() {
+            service.core.credit(service.now, worker, 16);
+        }
+        (workers as usize..in_flight).for_each(|_| _ = service.submit());
+        service
+    }
+
+    /// Jobs that workers have.
+    pub fn handed_out(&self) -> usize {
+        self.held.iter().map(VecDeque::len).sum()
+    }
+
     pub fn submit(&mut self) -> RequestKey {
         self.requests += 1;
-        self.now = self.now + Duration::from_micros(1);
+        self.now = self.now + self.step;
         if self.requests.is_multiple_of(1000) {
             self.core.timeout(self.now);
         }
@@ -69,11 +99,11 @@ impl Service {
         key
     }
 
-    /// The worker of each stage in turn brings what it holds, so that one request comes to its end.
+    /// At each stage in turn the oldest job is done, so that one request comes to its end.
     pub fn work(&mut self) {
         for stage in 0..self.held.len() {
-            if let Some((worker, job, attempt)) = self.held[stage].take() {
-                let landed = Landed { job, attempt, ran: SLOW, outcome: Outcome::Next([1; 6]) };
+            if let Some((worker, job, attempt)) = self.held[stage].pop_front() {
+                let landed = Landed { job, attempt, ran: self.ran, outcome: Outcome::Next([1; 6]) };
                 self.core.outcome(self.now, worker, landed);
                 self.carry_out();
             }
@@ -91,7 +121,7 @@ impl Service {
             match action {
                 Action::Run { worker, job, attempt, id, .. } => {
                     let stage = (id.0 as usize & 0xff) - 1;
-                    self.held[stage] = Some((worker, job, attempt));
+                    self.held[stage].push_back((worker, job, attempt));
                 }
                 Action::Answer { .. } => self.answers += 1,
                 Action::AskCredit { .. }

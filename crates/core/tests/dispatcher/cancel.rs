@@ -43,8 +43,8 @@ fn a_delayed_job_is_dropped() {
     double.arrive(0);
     double.arrive(0);
     double.submit("a", "x");
-    double.expect(["a.0 runs r1.1 try 1: x"]);
-    double.lose("a.0");
+    double.expect(["a.1 runs r1.1 try 1: x"]);
+    double.lose("a.1");
     double.cancel(1);
     assert_eq!((double.core.pending(), double.core.next_timeout()), (0, None), "no timer stays behind");
     double.wait(60_000);
@@ -89,10 +89,10 @@ fn a_worker_that_dies_with_a_cancelled_job_takes_nothing_along() {
     double.arrive(0);
     double.arrive(0);
     double.submit("a", "x");
-    double.expect(["a.0 runs r1.1 try 1: x"]);
+    double.expect(["a.1 runs r1.1 try 1: x"]);
     double.cancel(1);
-    double.expect(["a.0 is told"]);
-    double.lose("a.0");
+    double.expect(["a.1 is told"]);
+    double.lose("a.1");
     double.wait(3_600_000);
     double.expect([]);
 }

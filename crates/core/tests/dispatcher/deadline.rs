@@ -41,8 +41,8 @@ fn between_two_tries() {
     double.arrive(0);
     double.arrive(0);
     double.submit_with("a", "x", within(100));
-    double.expect(["a.0 runs r1.1 try 1: x"]);
-    double.lose("a.0");
+    double.expect(["a.1 runs r1.1 try 1: x"]);
+    double.lose("a.1");
     double.wait(100);
     double.expect(["r1 = 504 deadline-exceeded"]);
     assert!(double.problem().detail.contains("tried again"), "{}", double.problem().detail);

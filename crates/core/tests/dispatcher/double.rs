@@ -1,5 +1,5 @@
 //! A recording double of the dispatcher's owner: it carries nothing out, writes every action down as a sentence, and
-//! insists that a test has named each of them before the next input.
+//! insists that a test has named each of them, before the next input unless it says otherwise.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -46,6 +46,8 @@ pub(crate) struct Double {
     pub(crate) now: Time,
     /// How long the function runs from now on. A second: too long for jobs ahead.
     pub(crate) ran: Duration,
+    /// Whether a test names the actions of several inputs at once.
+    pub(crate) several: bool,
     /// What was reported of tries that are followed by another.
     pub(crate) retried: Vec<Problem>,
     seen: Vec<String>,
@@ -73,6 +75,7 @@ impl Double {
             core: Dispatcher::new(Arc::new(Topology::new(stages, pipelines, max_hops))),
             now: Time::from_nanos(1_000_000_000),
             ran: Duration::from_secs(1),
+            several: false,
             retried: Vec::new(),
             seen: Vec::new(),
             workers: BTreeMap::new(),
@@ -99,6 +102,9 @@ impl Double {
 
     #[track_caller]
     fn nothing_unnamed(&self) {
+        if self.several {
+            return;
+        }
         assert!(self.seen.is_empty(), "the test has not named these actions: {:#?}", self.seen);
     }
 
@@ -246,6 +252,16 @@ impl Double {
         self.held[worker]
     }
 
+    /// What the named worker owes an outcome for, the oldest first.
+    pub(crate) fn hands(&self, worker: &str) -> Vec<Held> {
+        self.hands.get(worker).into_iter().flatten().map(|(held, _)| *held).collect()
+    }
+
+    /// What went out since the last call of [`expect`](Double::expect).
+    pub(crate) fn seen(&self) -> &[String] {
+        &self.seen
+    }
+
     /// The named worker brings an outcome for the oldest of its jobs.
     #[track_caller]
     pub(crate) fn outcome(&mut self, worker: &str, outcome: Outcome<&'static str>) {
@@ -358,10 +374,6 @@ impl Double {
         run.0.to_owned()
     }
 
-    pub(crate) fn last_request(&self) -> u32 {
-        self.requests
-    }
-
     pub(crate) fn queued(&self, stage: u32) -> usize {
         self.core.counts(StageId(stage)).queued
     }
@@ -370,6 +382,7 @@ impl Double {
 impl Drop for Double {
     fn drop(&mut self) {
         if !std::thread::panicking() {
+            self.several = false;
             self.nothing_unnamed();
         }
     }

@@ -1,6 +1,7 @@
 //! The dispatcher's behaviour, one kind of event at a time, by its public face alone.
 
 mod admission;
+mod ahead;
 mod answers;
 mod cancel;
 mod deadline;

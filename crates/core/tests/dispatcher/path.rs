@@ -184,15 +184,15 @@ fn each_request_gets_its_own_answer_whatever_the_order() {
     double.arrive(0);
     double.arrive(0);
     double.submit("a", "one");
-    double.expect(["a.0 runs r1.1 try 1: one"]);
+    double.expect(["a.1 runs r1.1 try 1: one"]);
     double.submit("a", "two");
-    double.expect(["a.1 runs r2.1 try 1: two"]);
+    double.expect(["a.0 runs r2.1 try 1: two"]);
     double.submit("a", "three");
-    double.next("a.1", "TWO");
-    double.expect(["r2 = value TWO", "a.1 runs r3.1 try 1: three"]);
-    double.next("a.1", "THREE");
+    double.next("a.0", "TWO");
+    double.expect(["r2 = value TWO", "a.0 runs r3.1 try 1: three"]);
+    double.next("a.0", "THREE");
     double.expect(["r3 = value THREE"]);
-    double.next("a.0", "ONE");
+    double.next("a.1", "ONE");
     double.expect(["r1 = value ONE"]);
 }
 

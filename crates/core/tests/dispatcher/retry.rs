@@ -20,10 +20,10 @@ fn retrying(timeout: bool, error: bool) -> StageRules {
 fn a_lost_job_goes_to_an_idle_worker_at_once() {
     let mut double = one(stage("a"), 2);
     double.submit("a", "x");
-    double.expect(["a.0 runs r1.1 try 1: x"]);
-    double.lose("a.0");
-    double.expect(["a.1 runs r1.1 try 2: x"]);
-    double.next("a.1", "y");
+    double.expect(["a.1 runs r1.1 try 1: x"]);
+    double.lose("a.1");
+    double.expect(["a.0 runs r1.1 try 2: x"]);
+    double.next("a.0", "y");
     double.expect(["r1 = value y"]);
     let counts = double.core.counts(StageId(0));
     assert_eq!((counts.started, counts.retried, counts.lost, counts.done, counts.failed), (2, 1, 1, 1, 0));
@@ -45,20 +45,20 @@ fn a_lost_job_goes_to_the_front_of_the_queue() {
 fn the_second_retry_waits_and_the_next_twice_as_long() {
     let mut double = one(StageRules { retries: 3, ..stage("a") }, 4);
     double.submit("a", "x");
-    double.expect(["a.0 runs r1.1 try 1: x"]);
-    double.lose("a.0");
-    double.expect(["a.1 runs r1.1 try 2: x"]);
-    double.lose("a.1");
+    double.expect(["a.3 runs r1.1 try 1: x"]);
+    double.lose("a.3");
+    double.expect(["a.2 runs r1.1 try 2: x"]);
+    double.lose("a.2");
     double.wait(99);
     double.expect([]);
     double.wait(1);
-    double.expect(["a.2 runs r1.1 try 3: x"]);
-    double.lose("a.2");
+    double.expect(["a.1 runs r1.1 try 3: x"]);
+    double.lose("a.1");
     double.wait(199);
     double.expect([]);
     double.wait(1);
-    double.expect(["a.3 runs r1.1 try 4: x"]);
-    double.lose("a.3");
+    double.expect(["a.0 runs r1.1 try 4: x"]);
+    double.lose("a.0");
     double.expect(["r1 = 502 worker-died"]);
 }
 
@@ -67,8 +67,8 @@ fn a_backoff_of_its_own_holds_from_the_first_retry_on() {
     let rules = StageRules { backoff: Some(Duration::from_millis(40)), ..stage("a") };
     let mut double = one(rules, 3);
     double.submit("a", "x");
-    double.expect(["a.0 runs r1.1 try 1: x"]);
-    double.lose("a.0");
+    double.expect(["a.2 runs r1.1 try 1: x"]);
+    double.lose("a.2");
     double.wait(39);
     double.expect([]);
     double.wait(1);
@@ -77,7 +77,7 @@ fn a_backoff_of_its_own_holds_from_the_first_retry_on() {
     double.wait(79);
     double.expect([]);
     double.wait(1);
-    double.expect(["a.2 runs r1.1 try 3: x"]);
+    double.expect(["a.0 runs r1.1 try 3: x"]);
 }
 
 #[test]
@@ -114,8 +114,8 @@ fn a_stage_may_refuse_to_retry_after_a_loss() {
     let retry_on = RetryOn { lost: false, timeout: false, error: false };
     let mut double = one(StageRules { retry_on, ..stage("a") }, 2);
     double.submit("a", "x");
-    double.expect(["a.0 runs r1.1 try 1: x"]);
-    double.lose("a.0");
+    double.expect(["a.1 runs r1.1 try 1: x"]);
+    double.lose("a.1");
     double.expect(["r1 = 502 worker-died"]);
 }
 
@@ -127,14 +127,14 @@ fn each_job_of_a_request_has_tries_of_its_own() {
         double.arrive(stage);
     }
     double.submit("all", "x");
-    double.expect(["a.0 runs r1.1 try 1: x"]);
-    double.lose("a.0");
-    double.expect(["a.1 runs r1.1 try 2: x"]);
-    double.next("a.1", "y");
-    double.expect(["b.0 runs r1.2 try 1: y"]);
-    double.lose("b.0");
-    double.expect(["b.1 runs r1.2 try 2: y"]);
+    double.expect(["a.1 runs r1.1 try 1: x"]);
+    double.lose("a.1");
+    double.expect(["a.0 runs r1.1 try 2: x"]);
+    double.next("a.0", "y");
+    double.expect(["b.1 runs r1.2 try 1: y"]);
     double.lose("b.1");
+    double.expect(["b.0 runs r1.2 try 2: y"]);
+    double.lose("b.0");
     double.expect(["r1 = 502 worker-died"]);
 }
 
@@ -142,8 +142,8 @@ fn each_job_of_a_request_has_tries_of_its_own() {
 fn an_error_is_retried_only_where_the_stage_says_so() {
     let mut double = one(retrying(false, false), 2);
     double.submit("a", "x");
-    double.expect(["a.0 runs r1.1 try 1: x"]);
-    double.fail("a.0", raised("OSError"));
+    double.expect(["a.1 runs r1.1 try 1: x"]);
+    double.fail("a.1", raised("OSError"));
     double.expect(["r1 = 500 function-failed"]);
 
     let mut double = one(retrying(false, true), 1);
@@ -166,17 +166,17 @@ fn an_error_is_retried_only_where_the_stage_says_so() {
 fn a_timeout_is_retried_only_where_the_stage_says_so() {
     let mut double = one(retrying(false, false), 2);
     double.submit("a", "x");
-    double.expect(["a.0 runs r1.1 try 1: x"]);
+    double.expect(["a.1 runs r1.1 try 1: x"]);
     double.wait(500);
-    double.expect(["a.0 is told", "r1 = 504 stage-timeout"]);
+    double.expect(["a.1 is told", "r1 = 504 stage-timeout"]);
 
     let mut double = one(retrying(true, false), 2);
     double.submit("a", "x");
-    double.expect(["a.0 runs r1.1 try 1: x"]);
+    double.expect(["a.1 runs r1.1 try 1: x"]);
     double.wait(500);
-    double.expect(["a.0 is told"]);
+    double.expect(["a.1 is told"]);
     double.wait(100);
-    double.expect(["a.1 runs r1.1 try 2: x"]);
+    double.expect(["a.0 runs r1.1 try 2: x"]);
 }
 
 #[test]
@@ -190,8 +190,8 @@ fn what_the_function_decided_is_never_retried() {
     for (failure, answer) in failures {
         let mut double = one(retrying(true, true), 2);
         double.submit("a", "x");
-        double.expect(["a.0 runs r1.1 try 1: x"]);
-        double.fail("a.0", failure);
+        double.expect(["a.1 runs r1.1 try 1: x"]);
+        double.fail("a.1", failure);
         double.expect([answer]);
         let counts = double.core.counts(StageId(0));
         assert_eq!((counts.retried, counts.failed), (0, 1));
@@ -202,17 +202,17 @@ fn what_the_function_decided_is_never_retried() {
 fn out_of_memory_counts_as_lost_and_the_worker_gets_no_more_jobs() {
     let mut double = one(StageRules { retries: 1, ..stage("a") }, 2);
     double.submit("a", "x");
-    double.expect(["a.0 runs r1.1 try 1: x"]);
+    double.expect(["a.1 runs r1.1 try 1: x"]);
     double.submit("a", "other");
-    double.expect(["a.1 runs r2.1 try 1: other"]);
-    double.fail("a.0", Failure::OutOfMemory { message: "MemoryError".to_owned() });
+    double.expect(["a.0 runs r2.1 try 1: other"]);
+    double.fail("a.1", Failure::OutOfMemory { message: "MemoryError".to_owned() });
     double.expect([]);
-    double.next("a.1", "done");
-    double.expect(["r2 = value done", "a.1 runs r1.1 try 2: x"]);
-    double.lose("a.0");
+    double.next("a.0", "done");
+    double.expect(["r2 = value done", "a.0 runs r1.1 try 2: x"]);
+    double.lose("a.1");
     double.expect([]);
     assert_eq!(double.core.counts(StageId(0)).lost, 1, "one death is counted once");
-    double.fail("a.1", Failure::OutOfMemory { message: "MemoryError".to_owned() });
+    double.fail("a.0", Failure::OutOfMemory { message: "MemoryError".to_owned() });
     double.expect(["r1 = 502 worker-died"]);
     assert!(double.problem().detail.contains("ran out of memory"));
 }

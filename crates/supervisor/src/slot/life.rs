@@ -230,7 +230,9 @@ impl<E: Events> Life<E> {
                 (FromWorker::Outcome { job, attempt, ran_nanos, outcome }, Some(worker)) => {
                     // What was printed before the outcome belongs to its job, a line without an end as well.
                     self.print();
-                    self.end_lines();
+                    if !matches!(outcome, Outcome::Returned) {
+                        self.end_lines();
+                    }
                     self.evidence.memory_error |= matches!(outcome, Outcome::Fail(Failure::OutOfMemory { .. }));
                     let landed = Landed { job, attempt, ran: Duration::from_nanos(ran_nanos), outcome };
                     if !self.events.outcome(worker, landed) {

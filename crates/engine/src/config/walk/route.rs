@@ -250,6 +250,15 @@ fn path_fault(path: &str) -> Option<(String, String)> {
         let hint = "shorten it".into();
         return Some((format!("this path has more than {LONGEST_PATH} characters"), hint));
     }
+    let foreign = |segment: &str| {
+        let other = segment.strip_prefix(':').or_else(|| segment.strip_prefix('<')?.strip_suffix('>'));
+        let name = other.map(|name| name.rsplit(':').next().unwrap_or(name)).filter(|name| !name.is_empty());
+        if segment == "*" { Some("{*rest}".to_owned()) } else { name.map(|name| format!("{{{name}}}")) }
+    };
+    if let Some((segment, ours)) = path.split('/').find_map(|segment| Some((segment, foreign(segment)?))) {
+        let hint = format!("write {} for a parameter", quote(&ours));
+        return Some((format!("{} in the path {shown} is how others write a parameter", quote(segment)), hint));
+    }
     if let Some(c) = path.chars().find(|c| !c.is_ascii_graphic() || matches!(c, '?' | '#')) {
         let hint = match c {
             '?' | '#' => "a path ends before `?` and `#`; a stage sees the query in its request",

@@ -80,6 +80,9 @@ pub(super) fn failed(source: &Source, lines: &Lines, error: &ScanError) -> Diagn
 }
 
 fn hint(info: &str, line: &str, rest: &str) -> Option<&'static str> {
+    if unquoted_path(line) {
+        return Some("put a path with parameters in quotes, as in `path: \"/items/{id}\"`");
+    }
     let indent: &str = &line[..line.len() - line.trim_start().len()];
     if info.contains("tab") || indent.contains('\t') || rest.starts_with('\t') {
         Some("indent with spaces: YAML does not allow tabs there")
@@ -104,4 +107,13 @@ fn hint(info: &str, line: &str, rest: &str) -> Option<&'static str> {
     } else {
         None
     }
+}
+
+/// Whether the line has a path with a parameter and without quotes, where braces or brackets are around it.
+fn unquoted_path(line: &str) -> bool {
+    let Some((before, after)) = line.split_once("path:") else { return false };
+    let after = after.trim_start();
+    before.contains(['{', '['])
+        && after.starts_with('/')
+        && after.split([',', ' ']).next().is_some_and(|p| p.contains('{'))
 }
