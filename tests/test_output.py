@@ -73,7 +73,7 @@ def test_standard_error_is_in_the_log_as_well(served):
 @pytest.mark.parametrize(
     ("code", "message"),
     [
-        ("ctx.log.info('by the log')", "INFO by the log"),
+        ("ctx.log.info('by the log')", "by the log"),
         ("logging.getLogger('x').warning('by logging')", "by logging"),
         ("os.write(1, b'by a raw write\\n')", "by a raw write"),
         ("os.write(2, b'not \\xff UTF-8\\n')", "not \ufffd UTF-8"),
@@ -219,3 +219,18 @@ def test_the_log_filter(node):
     quiet.wait_log("exited with code 3")
     assert "INFO" not in quiet.log
     assert "not worth a warning" not in quiet.log
+
+
+@pytest.mark.parametrize(
+    ("method", "level"), [("info", "INFO"), ("warning", "WARN"), ("error", "ERROR"), ("critical", "ERROR")]
+)
+def test_the_log_of_the_context_keeps_its_levels(served, method, level):
+    job = served.post("/say", f"ctx.log.{method}('as loud as {method}')").text
+    record = served.wait_record(message=f"as loud as {method}")
+    assert (record["level"], record["job"]) == (level, job)
+
+
+def test_every_line_of_a_logged_exception_is_an_error(served):
+    served.post("/say", "exec(\"try:\\n 1 / 0\\nexcept ZeroDivisionError:\\n ctx.log.exception('so be it')\")")
+    assert served.wait_record(message="so be it")["level"] == "ERROR"
+    assert served.wait_record(message="ZeroDivisionError: division by zero")["level"] == "ERROR"

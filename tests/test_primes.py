@@ -133,5 +133,5 @@ def test_the_log_names_the_python_and_every_worker(primes):
     text = primes.log
     for stage, count in (("parse", 2), ("compute", None)):
         assert re.search(rf'workers warming up stage="?{stage}"? python=\S+', text), text
-        ready = re.findall(rf"worker ready stage=\"?{stage}\"? worker=\d+ pid=\d+ runtime=python 3\.\d+", text)
+        ready = re.findall(rf"worker ready stage=\"?{stage}\"? worker=\d+ pid=\d+ runtime=\"?python 3\.\d+", text)
         assert len(ready) == count if count else ready

@@ -15,6 +15,9 @@ pub(crate) enum Format {
     Json,
 }
 
+/// So many lines wait for a terminal that is held up; further ones are dropped.
+const LINES: usize = 8192;
+
 /// Whether standard error takes colours.
 pub(crate) fn colours() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
@@ -23,7 +26,8 @@ pub(crate) fn colours() -> bool {
 /// Begins to log to standard error, from a thread of its own: a terminal that is held up must not hold up the node. The log
 /// is whole once the guard is dropped.
 pub(crate) fn start(format: Format) -> WorkerGuard {
-    let (writer, guard) = NonBlockingBuilder::default().lossy(true).finish(std::io::stderr());
+    let (writer, guard) =
+        NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LINES).finish(std::io::stderr());
     let filter = EnvFilter::try_from_env("EVENER_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let subscriber = tracing_subscriber::fmt().with_writer(writer).with_env_filter(filter).with_ansi(colours());
     match format {

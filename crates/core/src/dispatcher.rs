@@ -249,11 +249,13 @@ impl<P: Clone, R> Dispatcher<P, R> {
     }
 
     /// A client went away. Its job is dropped where it waits; where it runs, its worker is told.
-    pub fn cancel(&mut self, now: Time, request: RequestKey) {
-        let Some(waiting) = self.requests.remove(request) else { return };
+    /// False if its answer was on the way already.
+    pub fn cancel(&mut self, now: Time, request: RequestKey) -> bool {
+        let Some(waiting) = self.requests.remove(request) else { return false };
         self.timers.clear(waiting.request.deadline);
         self.totals.cancelled += 1;
         self.abandon(now, waiting.request.job);
+        true
     }
 
     /// A worker is up and has warmed up; it gets jobs from now on. Its stage is not broken any more.
@@ -472,6 +474,6 @@ impl<P: Clone, R> Dispatcher<P, R> {
 }
 
 /// The answer for a problem: itself, or the fallback if that stands in for it.
-fn fallback_or<P>(fallback_on: FallbackOn, problem: Problem) -> Answer<P> {
+pub fn fallback_or<P>(fallback_on: FallbackOn, problem: Problem) -> Answer<P> {
     if fallback_on.covers(problem.code) { Answer::Fallback(problem) } else { Answer::Problem(problem) }
 }

@@ -29,7 +29,7 @@ pub mod timers;
 pub mod topology;
 
 pub use budget::{Budget, Reservation};
-pub use dispatcher::{Action, Dispatcher, Landed, Refused, Stop, Submission, Totals};
+pub use dispatcher::{Action, Dispatcher, Landed, Refused, Stop, Submission, Totals, fallback_or};
 pub use job::{JobId, JobKey, RequestId};
 pub use outcome::{Answer, Failure, Loss, Outcome, Reply};
 pub use pool::{StageCounts, WorkerKey};

@@ -17,6 +17,9 @@ use crate::listener::Busy;
 /// Bodies up to this size are copied out of the connection's buffer.
 const COPY: usize = 16 * 1024;
 
+/// Memory for a body is set aside in steps of this many bytes.
+const STEP: u64 = 64 * 1024;
+
 /// The limits on a client's body.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BodyLimits {
@@ -40,7 +43,8 @@ pub(crate) async fn collect(mut body: Incoming, limits: BodyLimits, budget: &Bud
     if body.size_hint().lower() > limits.size {
         return Err(too_large(limits, Some(body.size_hint().lower())));
     }
-    let mut held = reserve(budget, body.size_hint().lower())?;
+    // Not all that the client promises at once: it may never come.
+    let mut held = reserve(budget, body.size_hint().lower().min(STEP))?;
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     while let Some(piece) = next_piece(&mut body, limits.pause).await? {
@@ -48,14 +52,14 @@ pub(crate) async fn collect(mut body: Incoming, limits: BodyLimits, budget: &Bud
         if size > limits.size {
             return Err(too_large(limits, None));
         }
-        if size > held.bytes() && !held.grow(size - held.bytes()) {
+        if size > held.bytes() && !held.grow((size - held.bytes()).max(STEP).min(limits.size - held.bytes())) {
             return Err(memory_full(budget));
         }
         if first.is_empty() && all.is_empty() {
             first = piece;
         } else {
             if all.is_empty() {
-                all.reserve((held.bytes() as usize).max(2 * first.len()));
+                all.reserve(held.bytes() as usize);
                 all.extend_from_slice(&first);
                 first = Bytes::new();
             }

@@ -6,7 +6,7 @@
 use std::io;
 use std::os::fd::RawFd;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -38,6 +38,8 @@ pub(crate) struct Connection {
     phase: AtomicU8,
     since: AtomicU32,
     stalled_since: AtomicU32,
+    /// Whether bytes of an answer may still be on their way through the HTTP library.
+    answering: AtomicBool,
     /// Bytes that the client had not taken at the last look.
     untaken: AtomicU32,
     abort: OnceLock<AbortHandle>,
@@ -65,6 +67,7 @@ impl Connection {
 
     /// A whole head is in; the request is being served.
     pub(crate) fn request_began(&self) {
+        self.answering.store(true, Ordering::Relaxed);
         self.phase.store(BUSY, Ordering::Relaxed);
     }
 
@@ -79,7 +82,7 @@ impl Connection {
 
     /// Whether nothing is lost if the connection is closed now: no request is being served, and no answer waits to be taken.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.is_idle() && self.stalled_since.load(Ordering::Relaxed) == 0
+        self.is_idle() && !self.answering.load(Ordering::Relaxed)
     }
 
     pub(crate) fn set_socket(&self, socket: Option<RawFd>) {
@@ -232,7 +235,7 @@ impl<S: Write + Unpin> Watched<S> {
     /// Whether these bytes are the library's own answer to a head that it could not parse, and with which status.
     fn unparsed(&self, bytes: &[u8]) -> Option<u16> {
         let status = bytes.strip_prefix(b"HTTP/1.1 ")?.first_chunk::<3>()?;
-        if status[0] != b'4' || self.connection.phase.load(Ordering::Relaxed) == BUSY {
+        if status[0] != b'4' || self.connection.answering.load(Ordering::Relaxed) {
             return None;
         }
         // Every answer of the service carries its id.
@@ -288,7 +291,12 @@ impl<S: Write + Unpin> Write for Watched<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        // The library flushes when it has nothing left to write.
+        if flushed.is_ready() && self.connection.phase.load(Ordering::Relaxed) != BUSY {
+            self.connection.answering.store(false, Ordering::Relaxed);
+        }
+        self.noted(flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -4,10 +4,11 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use evener_core::{Answer, Code, FallbackOn, Path, Problem, Reply, RequestId};
+use evener_protocol::frame::PART;
 use evener_protocol::{Content, Value};
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::request::Parts;
@@ -111,19 +112,18 @@ impl<N: Node> HttpDoor<N> {
     async fn answer(&self, request: Request<Incoming>, link: &Link) -> Response<AnswerBody> {
         let busy = link.busy();
         let id = self.node.new_id();
-        let (answered, fallback) = match self.admit(request, link, id).await {
-            Ok((answered, fallback)) => (answered, fallback),
-            Err(refused) => {
-                self.node.refused(id, &refused.problem);
-                let kept = Kept { _busy: Some(busy) };
-                let mut response = self.problem(id, &refused.problem, kept);
-                if let Some(methods) = refused.allow {
+        let kept = Kept { _busy: Some(busy) };
+        match self.admit(request, link, id).await {
+            Ok((answered, fallback)) => self.render(id, answered, fallback, kept),
+            Err(Refused { problem, allow }) => {
+                let answered = self.node.refused(id, problem, FallbackOn::default());
+                let mut response = self.render(id, answered, None, kept);
+                if let Some(methods) = allow {
                     response.headers_mut().insert(ALLOW, methods);
                 }
-                return response;
+                response
             }
-        };
-        self.render(id, answered, fallback, Kept { _busy: Some(busy) })
+        }
     }
 
     /// Finds the route, takes the body in, and waits for the node's answer.
@@ -134,17 +134,23 @@ impl<N: Node> HttpDoor<N> {
         id: RequestId,
     ) -> Result<(Answered, Option<&'a Bytes>), Refused> {
         let (head, body) = request.into_parts();
-        self.check_size(&head)?;
+        let began = Instant::now();
+        let size = self.check_size(&head)?;
         let (route, params) = self.route(&head)?;
         let limits = BodyLimits { size: route.body, pause: self.body_pause };
         let (content, as_request) = (self.content(route, &head), self.as_request(route, &head.method));
-        let body = match collect(body, limits, self.node.budget()).await {
+        let origin = Origin::new(head, params, link.client.clone());
+        check_origin(&origin, size)?;
+        let collected = tokio::time::timeout(route.timeout, collect(body, limits, self.node.budget())).await;
+        let collected = collected.unwrap_or_else(|_| {
+            let detail = format!("the body was not whole within the route's timeout of {:?}", route.timeout);
+            Err(Problem::new(Code::BodyTimeout, detail))
+        });
+        let body = match collected {
             Ok(body) => body,
-            Err(problem) if route.fallback_on.covers(problem.code) => {
-                self.node.refused(id, &problem);
-                return Ok((Answer::Fallback(problem), route.fallback.as_ref()));
+            Err(problem) => {
+                return Ok((self.node.refused(id, problem, route.fallback_on), route.fallback.as_ref()));
             }
-            Err(problem) => return Err(problem.into()),
         };
         let value = match as_request {
             true => Value { content: Content::Bytes, bytes: body.bytes },
@@ -154,21 +160,21 @@ impl<N: Node> HttpDoor<N> {
             id,
             path: route.target,
             parcel: Parcel { value, held: body.held.map(Arc::new) },
-            timeout: route.timeout,
+            timeout: route.timeout.saturating_sub(began.elapsed()),
             fallback_on: route.fallback_on,
             as_request,
-            origin: Origin::new(head, params, link.client.clone()),
+            origin,
         };
         Ok((self.node.submit(ticket).await, route.fallback.as_ref()))
     }
 
-    /// The connection's buffer bounds a head roughly; this is the limit itself.
-    fn check_size(&self, head: &Parts) -> Result<(), Problem> {
+    /// The connection's buffer bounds a head roughly; this is the limit itself. Returns the size.
+    fn check_size(&self, head: &Parts) -> Result<usize, Problem> {
         let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
         let headers = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
         let size = target + headers.sum::<usize>();
         if size <= self.headers {
-            return Ok(());
+            return Ok(size);
         }
         let detail = format!("the path and the headers have {size} bytes, and {} is the most", self.headers);
         Err(Problem::new(Code::HeadersTooLarge, detail))
@@ -286,6 +292,22 @@ impl From<Problem> for Refused {
     fn from(problem: Problem) -> Refused {
         Refused { problem, allow: None }
     }
+}
+
+/// A head is larger as workers get it, as JSON, and must fit into one frame. One that is small as it comes always does: nothing
+/// grows more than fivefold.
+fn check_origin(origin: &Origin, size: usize) -> Result<(), Problem> {
+    const SMALL: usize = 32 * 1024;
+    const MOST: usize = PART - 4096;
+    if size <= SMALL {
+        return Ok(());
+    }
+    let size = serde_json::to_vec(origin).map_or(usize::MAX, |json| json.len());
+    if size <= MOST {
+        return Ok(());
+    }
+    let detail = format!("the path and the headers have {size} bytes as a worker gets them, and {MOST} is the most");
+    Err(Problem::new(Code::HeadersTooLarge, detail))
 }
 
 fn content_type(content: &Content) -> Option<HeaderValue> {

@@ -69,8 +69,8 @@ pub trait Node: Send + Sync + 'static {
     /// Lets a request in and waits for its answer. Dropping the future tells the node that the client went away.
     fn submit(&self, ticket: Ticket) -> impl Future<Output = Answered> + Send;
 
-    /// Takes note of a problem that a door answered by itself.
-    fn refused(&self, id: RequestId, problem: &Problem);
+    /// The answer to a request that cannot be let in: the problem, or the fallback that stands in for it.
+    fn refused(&self, id: RequestId, problem: Problem, fallback_on: FallbackOn) -> Answered;
 
     /// The memory that payloads may take.
     fn budget(&self) -> &Budget;

@@ -1,7 +1,7 @@
 //! Problems as clients see them: `application/problem+json` (RFC 9457).
 
 use bytes::Bytes;
-use evener_core::{Cause, Code, Problem, RequestId};
+use evener_core::{Cause, Code, FallbackOn, Problem, RequestId};
 use serde::Serialize;
 
 use crate::http::REQUEST_ID;
@@ -74,7 +74,7 @@ pub(crate) fn unparsed<N: Node>(node: &N, status: u16, headers: usize) -> Vec<u8
         _ => Problem::new(Code::BadRequest, "the request is not HTTP/1.1, or not well-formed"),
     };
     let id = node.new_id();
-    node.refused(id, &problem);
+    node.refused(id, problem.clone(), FallbackOn::default());
     let body = ProblemView::new(&problem, id, None, false).to_json();
     let status = http::StatusCode::from_u16(problem.status).unwrap_or(http::StatusCode::BAD_REQUEST);
     let head = format!(

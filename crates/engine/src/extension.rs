@@ -2,6 +2,7 @@
 
 use evener_core::{JobId, RequestId};
 use evener_doors::Origin;
+use evener_protocol::frame::PART;
 use evener_protocol::{Value, outbox};
 use serde::Serialize;
 
@@ -47,5 +48,10 @@ pub(crate) fn of_job(told: &Told<'_>, value: &Value) -> Vec<u8> {
         content_type,
     };
     // Strings under string keys: nothing here can fail to be JSON.
-    serde_json::to_vec(&extension).unwrap_or_default()
+    let bytes = serde_json::to_vec(&extension).unwrap_or_default();
+    if bytes.len() <= PART || told.is_request {
+        return bytes;
+    }
+    // The door lets no request in whose head is that large as JSON; so this is never reached, and costs context if it is.
+    serde_json::to_vec(&Extension { request: None, traceparent: None, ..extension }).unwrap_or_default()
 }

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use evener_core::{
-    Action, Answer, Budget, Cause, Code, Dispatcher, Landed, Loss, Outcome, Problem, RequestId, RequestKey, StageId,
-    Stop, Submission, Time, Topology, WorkerKey,
+    Action, Answer, Budget, Cause, Code, Dispatcher, FallbackOn, Landed, Loss, Outcome, Problem, RequestId, RequestKey,
+    StageId, Stop, Submission, Time, Topology, WorkerKey, fallback_or,
 };
 use evener_doors::{Answered, Health, Node as Door, Origin, Parcel, StageHealth, Ticket};
 use evener_protocol::{JobHead, Ready, Value};
@@ -228,7 +228,8 @@ impl Node {
     fn log(&self, request_id: RequestId, problem: &Problem, retried: bool) {
         let stage = problem.stage.map(|stage| self.topology.stage(stage).name.as_str());
         let job = problem.job.map(tracing::field::display);
-        let (code, detail) = (problem.code.name(), problem.detail.as_str());
+        // Workers, and through them clients, have a say in what it says.
+        let (code, detail) = (problem.code.name(), printable(&problem.detail));
         let (then, said, cause) = match (&problem.cause, retried) {
             (Some(Cause::Raised { message, traceback, .. }), _) => {
                 (format!("\n{}", Lines(traceback)), Some(printable(message)), None)
@@ -289,8 +290,9 @@ impl Drop for CancelOnDrop<'_> {
         let Some(request) = self.request else { return };
         let mut state = self.node.state();
         let now = self.node.clock.now();
-        state.dispatcher.cancel(now, request);
-        self.node.metrics.cancelled();
+        if state.dispatcher.cancel(now, request) {
+            self.node.metrics.cancelled();
+        }
         self.node.carry_out(&mut state, now);
     }
 }
@@ -327,8 +329,10 @@ impl Door for Node {
         answered.unwrap_or_else(|_| Answer::Problem(Problem::new(Code::Draining, "the node stopped")))
     }
 
-    fn refused(&self, id: RequestId, problem: &Problem) {
-        self.report(id, &Answer::Problem(problem.clone()));
+    fn refused(&self, id: RequestId, problem: Problem, fallback_on: FallbackOn) -> Answered {
+        let answer = fallback_or(fallback_on, problem);
+        self.report(id, &answer);
+        answer
     }
 
     fn budget(&self) -> &Budget {

@@ -19,6 +19,8 @@ use crate::warden::{Exit, Process, ProcessId, Signal, Target, Warden};
 
 /// How long to wait for the exit of a process whose socket has ended, before its death is told without a cause.
 const EXIT_PATIENCE: Duration = Duration::from_millis(500);
+/// How long a worker that said that it exits may take for it.
+const EXIT_AFTER_BYE: Duration = Duration::from_secs(3);
 /// Between SIGTERM and SIGKILL for a worker that is let go.
 const TERM_TO_KILL: Duration = Duration::from_secs(1);
 
@@ -53,6 +55,8 @@ enum Step {
 enum Trouble {
     /// Its socket ended while it lived, or it died.
     Gone,
+    /// It said that it exits.
+    Left,
     /// It did something that the protocol does not allow.
     Protocol(ProtocolError),
     /// It says that it cannot start.
@@ -135,6 +139,8 @@ impl<E: Events> Life<E> {
                 Step::Closed => Some(Trouble::Gone),
                 Step::Printed => {
                     self.print();
+                    // A worker that writes without end must not keep the others from their turn.
+                    tokio::task::yield_now().await;
                     None
                 }
                 Step::Exited(exit) => {
@@ -186,9 +192,18 @@ impl<E: Events> Life<E> {
             match self.step(&mut never).await {
                 Step::Received => {
                     // Outcomes of jobs that were told to stop may still come. Nobody waits for them.
-                    while let Ok(Some(_)) = self.inbox.next() {}
+                    loop {
+                        match self.inbox.next() {
+                            Ok(Some(_)) => {}
+                            Ok(None) => break,
+                            Err(_) => return self.signal(Stop::Kill),
+                        }
+                    }
                 }
-                Step::Printed => self.print(),
+                Step::Printed => {
+                    self.print();
+                    tokio::task::yield_now().await;
+                }
                 Step::Exited(exit) => self.exited = Some(exit),
                 Step::Ordered(Order::Stop(signal)) => self.signal(signal),
                 Step::Closed => self.exited = (&mut self.exit).await.ok().or(Some(Exit::unknown())),
@@ -245,7 +260,7 @@ impl<E: Events> Life<E> {
                     return Err(ProtocolError::OutOfTurn("a CREDIT before READY").into());
                 }
                 (FromWorker::Bye { error }, None) => return Err(Trouble::Bye(error)),
-                (FromWorker::Bye { .. }, Some(_)) => return Err(Trouble::Gone),
+                (FromWorker::Bye { .. }, Some(_)) => return Err(Trouble::Left),
             }
         }
         Ok(())
@@ -271,7 +286,8 @@ impl<E: Events> Life<E> {
             }
             events.output(&plan.place, id.pid(), *worker, stream, line);
         };
-        while capture.drain(&mut sink).more {}
+        // Once: that is all that was there, unless somebody writes without end.
+        capture.drain(&mut sink);
     }
 
     /// Passes on lines that have begun and not ended.
@@ -296,7 +312,11 @@ impl<E: Events> Life<E> {
 
     /// Makes sure that the worker is dead, and tells its death. Returns the short of why.
     async fn end(&mut self, trouble: Trouble) -> String {
+        if self.exited.is_none() && matches!(trouble, Trouble::Left | Trouble::Bye(_)) {
+            self.exited = tokio::time::timeout(EXIT_AFTER_BYE, &mut self.exit).await.ok().and_then(Result::ok);
+        }
         if self.exited.is_none() {
+            self.evidence.killed_by_node |= !matches!(trouble, Trouble::Gone);
             // It may be dying already; then this changes nothing about how.
             self.warden.signal(self.id, Signal::Kill, Target::Group);
             let exit = tokio::time::timeout(EXIT_PATIENCE, &mut self.exit).await;
@@ -308,7 +328,7 @@ impl<E: Events> Life<E> {
         let exit = self.exited.clone().unwrap_or_else(Exit::unknown);
         let certificate = Certificate::new(&exit, self.evidence, self.id.pid(), self.born.elapsed(), self.tail.take());
         let why = match trouble {
-            Trouble::Gone => match certificate.how {
+            Trouble::Gone | Trouble::Left => match certificate.how {
                 How::Signal(_) => format!("was {}", certificate.cause()),
                 How::Code(_) => certificate.cause(),
                 How::Unknown => "died, and nobody saw how".to_owned(),
