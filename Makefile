@@ -58,6 +58,7 @@ format: $(VENV_READY)
 
 bench: release
 	$(PYTHON) benches/compare.py --evener target/release/evener --write docs/performance.md
+	$(PYTHON) benches/hop.py --evener target/release/evener --write docs/performance.md
 
 clean:
 	cargo clean

@@ -4,7 +4,7 @@
     python3 benches/compare.py --evener target/release/evener [--quick] [--write docs/performance.md] [--json FILE]
 
 Without --evener, Mosec is measured against itself: that shows what differences mean nothing here. A full run takes
-about twelve minutes and wants the machine to itself. Progress goes to stderr, the tables to stdout. A goal that is missed
+about twelve minutes and wants the machine to itself. Progress goes to stderr, tables to stdout. A goal that is missed
 does not make the run fail; a system that does not answer rightly does.
 """
 

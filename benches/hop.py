@@ -1,7 +1,7 @@
 """What a request costs the node, part by part: python3 benches/hop.py --evener target/release/evener
 
 Runs the echo services under wrk with 32 connections, samples the node's CPU with perf, and prints a Markdown table of
-microseconds of CPU for each request: the system calls by what they do, and the node's own code by the crate it belongs to.
+microseconds of CPU for each request: system calls by what they do, the node's own code by the crate it belongs to.
 Needs wrk and perf (Debian: wrk, linux-perf). The sampling itself costs a few percent.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 import time
@@ -106,16 +107,35 @@ def parts(data: Path, micros: float) -> dict[str, float]:
     return {name: percent / 100 * micros for name, percent in found.items()} | {"all": micros}
 
 
-def main() -> None:
-    """Print the table."""
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--evener", type=Path, default=Path("target/release/evener"), help="the binary to measure")
-    evener = arguments.parse_args().evener.resolve()
-    one, three = (measure(evener, HERE / f"echo{stages}.yaml") for stages in (1, 3))
-    print("| part of the node | 1 stage, us | 3 stages, us | one more hop, us |\n|---|---:|---:|---:|")
+def render(one: dict[str, float], three: dict[str, float]) -> str:
+    """The table."""
+    lines = ["| part of the node | 1 stage, us | 3 stages, us | one more hop, us |", "|---|---:|---:|---:|"]
     for name in [*KERNEL, "other system work", *OWN, "the rest", "all"]:
         first, last = one.get(name, 0.0), three.get(name, 0.0)
-        print(f"| {name} | {first:.1f} | {last:.1f} | {(last - first) / 2:.1f} |")
+        lines.append(f"| {name} | {first:.1f} | {last:.1f} | {(last - first) / 2:.1f} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Print the table, and put it between its marks in a document if one is named."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--evener", type=Path, default=Path("target/release/evener"), help="the binary to measure")
+    arguments.add_argument(
+        "--write", type=Path, metavar="FILE.md", help="put the table between its marks in this document"
+    )
+    chosen = arguments.parse_args()
+    if not shutil.which("perf") or not shutil.which("wrk"):
+        raise SystemExit("wrk and perf are needed (Debian: wrk, linux-perf)")
+    evener = chosen.evener.resolve()
+    one, three = (measure(evener, HERE / f"echo{stages}.yaml") for stages in (1, 3))
+    table = render(one, three)
+    print(table, end="")
+    if chosen.write:
+        before, begin, rest = chosen.write.read_text().partition("<!-- hop begin -->\n")
+        _, end, after = rest.partition("<!-- hop end -->")
+        if not (begin and end):
+            raise SystemExit(f"{chosen.write} has no `<!-- hop begin -->` and `<!-- hop end -->`")
+        chosen.write.write_text(before + begin + table + end + after)
 
 
 if __name__ == "__main__":

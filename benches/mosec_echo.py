@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 import os
 
-from mosec import Server, Worker
-
 from echo import echo
+from mosec import Server, Worker
 
 
 class Echo(Worker):

@@ -25,7 +25,7 @@ struct Cli {
 enum Command {
     /// Run a service until Ctrl-C.
     ///
-    /// Writes `listening NAME URL` for each listener, and `ready` once every worker is warm, to standard output; the log
+    /// Writes `listening NAME URL` for each listener, and `ready` once every stage takes requests, to standard output; the log
     /// goes to standard error. Ctrl-C or SIGTERM drains: what runs may finish, the rest is answered 503. A second Ctrl-C
     /// gives up what is left.
     Up(up::Up),

@@ -122,7 +122,7 @@ pub struct StageCounts {
     pub idle: usize,
     /// Workers that are up.
     pub workers: usize,
-    /// Jobs handed to workers.
+    /// Jobs that workers have begun, as far as is known; each try counts.
     pub started: u64,
     /// Jobs that ended with a value, an answer or a goto.
     pub done: u64,

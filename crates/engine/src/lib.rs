@@ -101,8 +101,8 @@ pub async fn start(service: Service, warden: fn() -> Command) -> Result<Running,
         }),
         drain: service.drain,
     };
-    running.open_doors(&service, &folder).await?;
     raise_descriptor_limit();
+    running.open_doors(&service, &folder, wanted.iter().sum()).await?;
     for plan in wiring::plans(&service, &interpreters, &folder) {
         let slot = Slot::new(plan, running.wardens.clone(), node.clone());
         running.slots.spawn(slot.run(running.stop.subscribe()));
@@ -113,7 +113,7 @@ pub async fn start(service: Service, warden: fn() -> Command) -> Result<Running,
 }
 
 impl Running {
-    async fn open_doors(&mut self, service: &Service, folder: &RuntimeDir) -> Result<(), StartError> {
+    async fn open_doors(&mut self, service: &Service, folder: &RuntimeDir, workers: u32) -> Result<(), StartError> {
         let limits = &service.limits;
         let timeouts =
             Timeouts { idle: limits.idle_timeout, header: limits.header_timeout, stalled: limits.body_timeout };
@@ -122,7 +122,8 @@ impl Running {
             let door = HttpDoor::new(self.node.clone(), wiring::routes(service), limits.body_timeout, headers)?;
             let bound = listen::tcp(http).await?;
             self.addresses.push(Address { name: "http", url: bound.url()? });
-            self.doors.push(Arc::new(door).serve(bound, timeouts, limits.connections));
+            let connections = limits.connections.min(spare_descriptors(workers));
+            self.doors.push(Arc::new(door).serve(bound, timeouts, connections));
         }
         let token = folder.token()?.as_str().to_owned();
         let (bound, hosts) = match &service.listen.api {
@@ -181,6 +182,14 @@ impl Running {
         self.wardens.shutdown().await;
         self.timekeeper.abort();
     }
+}
+
+/// How many connections there are descriptors for, when each worker has its three and some are left for the API and the rest.
+fn spare_descriptors(workers: u32) -> usize {
+    const KEPT: u64 = 32;
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    let spare = limit.saturating_sub(KEPT + 3 * u64::from(workers)).max(1);
+    usize::try_from(spare).unwrap_or(usize::MAX).min(tokio::sync::Semaphore::MAX_PERMITS)
 }
 
 /// A node has a descriptor for each connection and three for each worker.

@@ -63,6 +63,8 @@ pub(crate) fn hosts(listener: &Listener) -> Vec<String> {
     let host = listener.address.rsplit_once(':').map_or("", |(host, _)| host);
     let host = host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
     match host.parse::<IpAddr>() {
+        // The certificate says for which names the API speaks, and a browser checks that before it asks.
+        _ if listener.tls.is_some() => Vec::new(),
         Ok(address) if address.is_unspecified() => Vec::new(),
         _ => {
             let mut hosts = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];

@@ -131,7 +131,7 @@ fn now(topology: &Topology, counts: &[StageCounts], workers: &[WorkerCount], bud
         }
         registry.register(name, help, family);
     };
-    counter("jobs_started", "Jobs handed to workers", &|counts| counts.started);
+    counter("jobs_started", "Jobs that workers have begun, each try", &|counts| counts.started);
     counter("jobs_done", "Jobs that ended with a value, an answer or a goto", &|counts| counts.done);
     counter("jobs_failed", "Jobs that ended without one", &|counts| counts.failed);
     counter("jobs_retried", "Tries that were followed by another", &|counts| counts.retried);

@@ -159,7 +159,10 @@ impl Node {
                     deadline,
                     payload,
                 } => {
-                    let Some(seat) = seats.get(&worker) else { continue };
+                    let Some(seat) = seats.get(&worker) else {
+                        tracing::error!(job = %id, "a job was handed to a worker that is not there");
+                        continue;
+                    };
                     let waiter = dispatcher.reply(request);
                     let is_request = from_client && waiter.is_some_and(|waiter| waiter.as_request);
                     let told = extension::Told { id, request_id, context: seat.context, is_request, waiter };

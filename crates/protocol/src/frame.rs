@@ -8,8 +8,6 @@ pub const HEADER: usize = 40;
 pub const PART: usize = 256 * 1024;
 /// The flag that the payload goes on in PART frames.
 pub const MORE: u8 = 1;
-/// The deadline field of a job without a deadline.
-pub const NO_DEADLINE: u64 = u64::MAX;
 
 /// What a frame is. Numbers 3 and 5 are reserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

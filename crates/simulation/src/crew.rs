@@ -91,6 +91,9 @@ impl Member {
         let at = self.find(job, attempt).ok_or("a worker is to give back what it does not hold")?;
         ensure(at > 0, || "the oldest job was called back".to_owned())?;
         ensure(now.since(self.since) >= OVERDUE, || "a job was called back too early".to_owned())?;
+        ensure(self.held.iter().skip(at + 1).all(|younger| younger.recalled.is_some()), || {
+            "a job was called back before a younger one".to_owned()
+        })?;
         let before = self.held[at].recalled.replace(now);
         ensure(before.is_none(), || "a job was called back twice".to_owned())
     }

@@ -156,7 +156,6 @@ impl<P: Clone, R> Dispatcher<P, R> {
         self.begin_next(now, key);
         if let Some(job) = self.jobs.get_mut(flight.job).filter(|_| wanted) {
             job.tries -= 1;
-            self.stages[stage.index()].started -= 1;
             self.put_in_front(flight.job, stage);
         }
         self.dispatch(now, stage);

@@ -134,7 +134,7 @@ pub struct RetryOn {
 /// What happens to a running job that nobody waits for any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnCancel {
-    /// Its worker is told and goes on as it likes.
+    /// Its worker is told, and may go on until the stage's timeout.
     Tell,
     /// Its worker is told, and after the grace killed and replaced.
     Kill,

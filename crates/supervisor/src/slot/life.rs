@@ -214,18 +214,16 @@ impl<E: Events> Life<E> {
 
     /// Waits for the next thing to happen.
     async fn step(&mut self, stop: &mut watch::Receiver<bool>) -> Step {
-        let late = match self.worker {
-            None => self.plan.start_timeout.saturating_sub(self.born.elapsed()),
-            Some(_) => Duration::MAX,
-        };
         let starting = self.worker.is_none();
+        let (patience, born) = (self.plan.start_timeout, self.born);
         let Life { wire, inbox, line, capture, exit, .. } = self;
         tokio::select! {
             biased;
             step = poll_fn(|cx| traffic(wire, inbox, line, cx)) => step,
             exit = exit => Step::Exited(exit.unwrap_or_else(|_| Exit::unknown())),
             _ = capture.readable() => Step::Printed,
-            () = tokio::time::sleep(late), if starting => Step::TooLate,
+            // Made when it is asked, so that a worker that is up costs no timer.
+            () = async { tokio::time::sleep(patience.saturating_sub(born.elapsed())).await }, if starting => Step::TooLate,
             _ = stop.wait_for(|stop| *stop) => Step::NodeStops,
         }
     }
