@@ -42,7 +42,7 @@ class Results:
     versions: dict[str, str]
     date: str = field(default_factory=lambda: datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"))
     cores: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
-    machine: str = field(default_factory=lambda: f"{platform.system()} {platform.release()}, {platform.machine()}")
+    machine: str = field(default_factory=lambda: f"{platform.system()} {platform.release().split("-")[0]}, {platform.machine()}")
     measured: list[Measured] = field(default_factory=list)
     open_loop: list[OpenLoop] = field(default_factory=list)
     bare: dict[int, Series] = field(default_factory=dict)
