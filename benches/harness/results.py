@@ -14,6 +14,11 @@ from .measure import Effort, Resting
 from .stats import FIGURES, Series
 
 
+def kernel() -> str:
+    """The kernel's version, without what its builder added."""
+    return platform.release().split("-")[0]
+
+
 @dataclass
 class Measured:
     """What was found for one case: the peer against itself, Evener against the peer, the peer tuned against itself."""
@@ -42,7 +47,7 @@ class Results:
     versions: dict[str, str]
     date: str = field(default_factory=lambda: datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"))
     cores: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
-    machine: str = field(default_factory=lambda: f"{platform.system()} {platform.release().split("-")[0]}, {platform.machine()}")
+    machine: str = field(default_factory=lambda: f"{platform.system()} {kernel()}, {platform.machine()}")
     measured: list[Measured] = field(default_factory=list)
     open_loop: list[OpenLoop] = field(default_factory=list)
     bare: dict[int, Series] = field(default_factory=dict)
