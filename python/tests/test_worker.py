@@ -612,7 +612,7 @@ def test_the_log_is_named_after_the_target(start):
     worker = start("def f(value, ctx):\n  ctx.log.info('name %s', ctx.log.name)\n  ctx.log.debug('quiet')\n  return 1")
     worker.do()
     worker.do()
-    assert worker.leave()[2] == "INFO name m:f\n" * 2
+    assert worker.leave()[2] == "<6>name m:f\n" * 2
 
 
 def test_a_configured_log_stays_as_it_is(start):
