@@ -43,7 +43,10 @@ pub(crate) async fn collect(mut body: Incoming, limits: BodyLimits, budget: &Bud
     if body.size_hint().lower() > limits.size {
         return Err(too_large(limits, Some(body.size_hint().lower())));
     }
-    // Not all that the client promises at once: it may never come.
+    if budget.used().saturating_add(body.size_hint().lower()) > budget.limit() {
+        return Err(memory_full(budget));
+    }
+    // There is room now; but not all that the client promises is set aside at once: it may never come.
     let mut held = reserve(budget, body.size_hint().lower().min(STEP))?;
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
