@@ -1,8 +1,13 @@
 """Fixtures: nodes that stop, and are looked over, when their test or their module ends."""
 
+import signal
+
 import pytest
 
 from harness import Node
+
+# A node heeds SIGHUP unless it was ignored from its start, as under nohup. The tests may run so; their nodes shall not.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # How much of a node's log a failed test shows.
 LOG_LINES = 40
