@@ -6,8 +6,10 @@ import pytest
 
 from harness import Node
 
-# A node heeds SIGHUP unless it was ignored from its start, as under nohup. The tests may run so; their nodes shall not.
-signal.signal(signal.SIGHUP, signal.SIG_DFL)
+# A signal that is ignored from a process's start stays ignored: SIGHUP under nohup, SIGQUIT behind a shell's `&`.
+# The tests may run so; their nodes shall not.
+for _signal in (signal.SIGHUP, signal.SIGQUIT):
+    signal.signal(_signal, signal.SIG_DFL)
 
 # How much of a node's log a failed test shows.
 LOG_LINES = 40
