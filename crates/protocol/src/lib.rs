@@ -1,8 +1,9 @@
-//! The worker protocol: frames in, frames out, as `docs/protocol.md` specifies them.
+//! The worker protocol: frames in, frames out, as `docs/protocol.md` specifies them; and the messages of the API.
 //!
 //! What this crate will never do: no sockets, no clock, no decisions. Bytes go in and messages come out, and the other way
 //! round. It never looks into a payload.
 
+pub mod api;
 pub mod content;
 pub mod frame;
 pub mod inbox;
