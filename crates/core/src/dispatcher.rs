@@ -4,11 +4,14 @@ mod ahead;
 mod fate;
 mod inspect;
 mod pace;
+mod withdraw;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::job::{Due, Job, JobId, JobKey, Place, RequestId};
+pub use self::withdraw::Withdrawal;
+use crate::job::{Due, FunctionId, Job, JobId, JobKey, Place, RequestId, Terms};
 use crate::outcome::{Answer, Failure, Loss, Outcome};
 use crate::pool::{Ahead, Flight, Landing, Patience, Pools, State, WorkerKey};
 use crate::problem::{Cause, Code, Problem};
@@ -55,6 +58,8 @@ pub enum Action<P, R> {
         request_id: RequestId,
         /// Whether the payload is what the client sent.
         from_client: bool,
+        /// Which function it is a call of.
+        function: Option<FunctionId>,
         /// When the request's answer is due.
         deadline: Time,
         /// The value.
@@ -94,6 +99,11 @@ pub enum Action<P, R> {
     Retire {
         /// Whom.
         worker: WorkerKey,
+    },
+    /// Tell the client that its request was to be withdrawn, and goes on, since its job had begun.
+    GoingOn {
+        /// Which.
+        request: RequestKey,
     },
     /// Take note that a try failed, and that the job gets another.
     Retried {
@@ -135,6 +145,8 @@ pub struct Submission<P, R> {
     pub deadline: Time,
     /// Which problems its fallback stands in for.
     pub fallback_on: FallbackOn,
+    /// What goes for its first job, beside the stage's rules.
+    pub terms: Terms,
     /// Where the answer goes, and whatever else the owner keeps with the request.
     pub reply: R,
 }
@@ -179,6 +191,8 @@ pub struct Dispatcher<P, R> {
     jobs: Jobs<P>,
     requests: Requests<R>,
     stages: Vec<Stage>,
+    /// How quick each function is that stages are sent.
+    functions: BTreeMap<FunctionId, pace::Pace>,
     pools: Pools,
     timers: Timers<Due>,
     actions: Vec<Action<P, R>>,
@@ -195,6 +209,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
             jobs: Jobs::default(),
             requests: Requests::default(),
             stages: (0..stages).map(|_| Stage::default()).collect(),
+            functions: BTreeMap::new(),
             pools: Pools::new(stages),
             timers: Timers::default(),
             actions: Vec::new(),
@@ -216,15 +231,24 @@ impl<P: Clone, R> Dispatcher<P, R> {
     /// A client brings a request. It is let in, and will be answered by its deadline, or it is refused at once: because the
     /// node drains, because a stage of its pipeline is broken, or because the queue of one is full.
     pub fn submit(&mut self, now: Time, submission: Submission<P, R>) -> Result<RequestKey, Refused<P, R>> {
-        let Submission { id, path, payload, deadline, fallback_on, reply } = submission;
+        let Submission { id, path, payload, deadline, fallback_on, terms, reply } = submission;
         if let Some(problem) = self.refusal(now, path) {
             return Err(Refused { reply, answer: fallback_or(fallback_on, problem) });
         }
         let stage = self.topology.path(path)[0];
         let nobody = RequestKey::unpack(u64::MAX);
         let place = Place::Queued { previous: None, next: None };
-        let job = Job { request: nobody, payload, stage, ordinal: 1, attempt: 0, tries: 0, from_client: true, place };
-        let job = self.jobs.insert(job);
+        let job = self.jobs.insert(Job {
+            request: nobody,
+            payload,
+            stage,
+            ordinal: 1,
+            attempt: 0,
+            tries: 0,
+            from_client: true,
+            terms,
+            place,
+        });
         let request = Request {
             id,
             path,
@@ -235,6 +259,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
             deadline: self.timers.set(deadline, Due::Deadline(nobody)),
             until: deadline,
             job,
+            withdrawn: false,
         };
         let timer = request.deadline;
         let key = self.requests.insert(Waiting { request, reply });
@@ -271,7 +296,9 @@ impl<P: Clone, R> Dispatcher<P, R> {
     pub fn outcome(&mut self, now: Time, worker: WorkerKey, landed: Landed<P>) -> bool {
         let Landed { job, attempt, ran, outcome } = landed;
         let flight = Flight { job, attempt };
-        let Some(stage) = self.pools.get(worker).map(|worker| worker.stage) else { return false };
+        let Some((stage, function)) = self.pools.get(worker).map(|worker| (worker.stage, worker.function)) else {
+            return false;
+        };
         if matches!(outcome, Outcome::Returned) {
             return self.returned(now, worker, flight);
         }
@@ -293,7 +320,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
         self.timers.clear(timer);
         // A function that stopped early, or was not begun, says nothing of how long it runs.
         if !cancelled {
-            self.stages[stage.index()].pace.ran(ran);
+            self.pace_mut(stage, function).ran(ran);
         }
         if out_of_memory {
             self.stages[stage.index()].lost += 1;
@@ -419,8 +446,10 @@ impl<P: Clone, R> Dispatcher<P, R> {
             let (Some(worker), Some(job)) = (self.pools.take_idle(stage), self.jobs.get_mut(key)) else { return };
             job.attempt += 1;
             let flight = Flight { job: key, attempt: job.attempt };
+            let function = job.terms.function;
             let Some(id) = self.push_run(worker, key) else { return };
-            self.begin(now, worker, stage, Ahead { flight, id, wanted: true, recalled: false });
+            let begun = Ahead { flight, id, wanted: true, recalled: false, function, kill: false };
+            self.begin(now, worker, stage, begun);
         }
         self.hand_out_ahead(now, stage);
     }
@@ -434,24 +463,25 @@ impl<P: Clone, R> Dispatcher<P, R> {
             Place::Delayed(timer) => {
                 self.timers.clear(timer);
             }
-            Place::Running(worker) => self.disown(now, worker),
-            Place::Ahead(worker) => self.disown_ahead(worker, key),
+            Place::Running(worker) => {
+                let kill = self.topology.stage(stage).on_cancel == OnCancel::Kill;
+                self.disown(now, worker, kill);
+            }
+            Place::Ahead(worker) => self.disown_ahead(worker, key, false),
         }
         self.jobs.remove(key);
     }
 
-    /// The job in a worker's hands is cancelled.
-    fn disown(&mut self, now: Time, worker: WorkerKey) {
+    /// The job in a worker's hands is cancelled. It is told, and if it is to be killed, that happens after the stage's grace.
+    fn disown(&mut self, now: Time, worker: WorkerKey, kill: bool) {
         let Some(&crate::pool::Worker { stage, state: State::Busy(flight, timer), .. }) = self.pools.get(worker) else {
             return;
         };
-        let rules = self.topology.stage(stage);
-        let patience = match rules.on_cancel {
-            OnCancel::Tell => Patience::UntilTimeout(timer),
-            OnCancel::Kill => {
-                self.timers.clear(timer);
-                Patience::Grace(self.timers.set(now + rules.grace, Due::Patience(worker)))
-            }
+        let patience = if kill {
+            self.timers.clear(timer);
+            Patience::Grace(self.timers.set(now + self.topology.stage(stage).grace, Due::Patience(worker)))
+        } else {
+            Patience::UntilTimeout(timer)
         };
         self.pools.set(worker, State::Told(flight, patience));
         self.actions.push(Action::Cancel { worker, job: flight.job, attempt: flight.attempt });

@@ -1,12 +1,14 @@
 //! Jobs: one unit of work in one stage each.
 
 use std::fmt;
+use std::num::NonZero;
+use std::time::Duration;
 
 use crate::pool::WorkerKey;
 use crate::request::{Request, RequestKey};
 use crate::slab::Key;
 use crate::timers::TimerKey;
-use crate::topology::StageId;
+use crate::topology::{StageId, StageRules};
 
 /// A request's public id, a UUIDv7 whose last 20 bits are zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,6 +54,40 @@ pub type JobKey = Key<AnyJob>;
 #[derive(Debug)]
 pub struct AnyJob;
 
+/// Names a function that calls are of, where a stage's workers call functions that they are sent. Chosen by the dispatcher's owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FunctionId(pub NonZero<u32>);
+
+/// What a request says of its first job, beside the rules of the stage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// How many tries may follow the first. `None`: as the stage says.
+    pub retries: Option<u32>,
+    /// How long one try may take, from its start. `None`: as the stage says.
+    pub timeout: Option<Duration>,
+    /// Which function it is a call of. How quick a function is, is known of each by itself.
+    pub function: Option<FunctionId>,
+    /// Of the jobs that wait for one stage, those with the highest number go first.
+    pub priority: i8,
+}
+
+impl Terms {
+    /// How many tries may follow the first.
+    pub(crate) fn retries(&self, rules: &StageRules) -> u32 {
+        self.retries.unwrap_or(rules.retries)
+    }
+
+    /// What goes for the job after this one.
+    pub(crate) fn of_next(&self) -> Terms {
+        Terms { priority: self.priority, ..Terms::default() }
+    }
+
+    /// How long one try may take.
+    pub(crate) fn timeout(&self, rules: &StageRules) -> Duration {
+        self.timeout.unwrap_or(rules.timeout)
+    }
+}
+
 /// One unit of work in one stage.
 #[derive(Debug)]
 pub(crate) struct Job<P> {
@@ -66,6 +102,7 @@ pub(crate) struct Job<P> {
     pub(crate) tries: u32,
     /// Whether the payload is what the client sent.
     pub(crate) from_client: bool,
+    pub(crate) terms: Terms,
     pub(crate) place: Place,
 }
 

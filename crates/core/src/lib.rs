@@ -29,8 +29,8 @@ pub mod timers;
 pub mod topology;
 
 pub use budget::{Budget, Reservation};
-pub use dispatcher::{Action, Dispatcher, Landed, Refused, Stop, Submission, Totals, fallback_or};
-pub use job::{JobId, JobKey, RequestId};
+pub use dispatcher::{Action, Dispatcher, Landed, Refused, Stop, Submission, Totals, Withdrawal, fallback_or};
+pub use job::{FunctionId, JobId, JobKey, RequestId, Terms};
 pub use outcome::{Answer, Failure, Loss, Outcome, Reply};
 pub use pool::{StageCounts, WorkerKey};
 pub use problem::{Cause, Code, Problem};

@@ -18,6 +18,17 @@ pub enum Outcome<P> {
     },
     /// No value.
     Fail(Failure),
+    /// No value, since the function raised; and what it raised, for a client that can take it.
+    Raised {
+        /// The exception's type.
+        name: String,
+        /// Its message.
+        message: String,
+        /// Its traceback, as text.
+        traceback: String,
+        /// The exception itself.
+        exception: P,
+    },
     /// It had not begun the job when it was called back.
     Returned,
 }
@@ -32,6 +43,9 @@ impl<P> Outcome<P> {
             }
             Outcome::Goto { target, value } => Outcome::Goto { target, value: change(value) },
             Outcome::Fail(failure) => Outcome::Fail(failure),
+            Outcome::Raised { name, message, traceback, exception } => {
+                Outcome::Raised { name, message, traceback, exception: change(exception) }
+            }
             Outcome::Returned => Outcome::Returned,
         }
     }
@@ -107,6 +121,8 @@ pub enum Answer<P> {
     Value(P),
     /// What some stage answered by hand.
     Reply(Reply<P>),
+    /// What the function raised, and the problem that it is.
+    Raised(Problem, P),
     /// The route's fallback, and the problem it stands in for.
     Fallback(Problem),
     /// No value.

@@ -13,7 +13,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::job::{Due, JobId, JobKey};
+use crate::job::{Due, FunctionId, JobId, JobKey};
 use crate::slab::{Key, Slab};
 use crate::time::Time;
 use crate::timers::TimerKey;
@@ -40,6 +40,10 @@ pub struct Worker {
     pub(crate) oldest: JobId,
     /// Whether the oldest job was called back before it became the oldest.
     pub(crate) oldest_recalled: bool,
+    /// Which function the oldest job is a call of.
+    pub(crate) function: Option<FunctionId>,
+    /// Whether it has printed something while at the oldest job.
+    pub(crate) printed: bool,
     /// Set while there are jobs ahead.
     pub(crate) overdue: Option<(Time, TimerKey<Due>)>,
 }
@@ -54,6 +58,10 @@ pub(crate) struct Ahead {
     pub(crate) wanted: bool,
     /// Whether it was called back.
     pub(crate) recalled: bool,
+    /// Which function it is a call of.
+    pub(crate) function: Option<FunctionId>,
+    /// Whether its worker is killed if it comes to it and does not come back.
+    pub(crate) kill: bool,
 }
 
 /// Jobs are handed out ahead only where they wait about this long at most; one that waits longer is called back.
@@ -195,6 +203,8 @@ impl Pools {
             since: Time::ZERO,
             oldest: JobId(0),
             oldest_recalled: false,
+            function: None,
+            printed: false,
             overdue: None,
         });
         let pool = &mut self.pools[stage.index()];
@@ -213,10 +223,16 @@ impl Pools {
         self.pools[stage.index()].idle.pop()
     }
 
-    /// The worker that holds the fewest jobs, among those that take another ahead: fewer than `depth`, and none that has kept
-    /// its oldest job for longer than it should. A large pool is searched in parts, one at a time: if nobody in this part has
-    /// room, the job goes on waiting for the first that comes to have some.
-    pub(crate) fn with_room(&mut self, stage: StageId, depth: usize, now: Time) -> Option<WorkerKey> {
+    /// The worker that holds the fewest jobs, among those that take another ahead: fewer than `depth` says for the function of its
+    /// oldest job, and none that has kept that job for longer than it should, or has printed something meanwhile. A large pool is
+    /// searched in parts, one at a time: if nobody in this part has room, the job goes on waiting for the first that comes to have
+    /// some.
+    pub(crate) fn with_room(
+        &mut self,
+        stage: StageId,
+        now: Time,
+        depth: impl Fn(Option<FunctionId>) -> usize,
+    ) -> Option<WorkerKey> {
         let pool = &mut self.pools[stage.index()];
         let all = pool.members.len();
         let first = if all > SEARCHED_AT_ONCE { pool.search_from % all } else { 0 };
@@ -227,7 +243,8 @@ impl Pools {
             let Some(worker) = self.workers.get(*key) else { continue };
             let held = worker.ahead.len();
             let open = matches!(worker.state, State::Busy(..))
-                && held < depth.min(worker.credit as usize)
+                && held < depth(worker.function).min(worker.credit as usize)
+                && !worker.printed
                 && now.since(worker.since) <= AHEAD_WAIT
                 && worker.ahead.front().is_none_or(|next| !next.recalled);
             if open && best.is_none_or(|(fewest, _)| held < fewest) {

@@ -47,6 +47,16 @@ codes! {
     Unauthorized = "unauthorized", 401, "A valid token is needed", false;
     /// The Host or Origin header is not one that the API answers to.
     ForbiddenOrigin = "forbidden-origin", 403, "Not allowed from here", false;
+    /// A call cannot be understood.
+    BadCall = "bad-call", 400, "The call is malformed", false;
+    /// No pool has this name.
+    UnknownPool = "unknown-pool", 404, "No such pool", false;
+    /// A call is of a function that was not sent.
+    UnknownFunction = "unknown-function", 404, "No such function", false;
+    /// A function is for another version of Python than its pool has.
+    PythonMismatch = "python-mismatch", 409, "The versions of Python differ", false;
+    /// The call was cancelled.
+    Cancelled = "cancelled", 409, "The call was cancelled", false;
     /// No route has this path.
     NoRoute = "no-route", 404, "No such route", false;
     /// The route does not take this method.

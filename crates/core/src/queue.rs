@@ -1,8 +1,9 @@
-//! The jobs that wait for a worker of one stage, first come first served.
+//! The jobs that wait for a worker of one stage: by priority, and within a priority first come first served.
 //!
 //! The links of the list live in the jobs themselves, so that a cancelled job leaves from the middle in constant time and a
 //! waiting job costs no more memory than it is.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use crate::job::{AnyJob, Job, JobKey, Place};
@@ -12,11 +13,19 @@ use crate::time::Time;
 /// All jobs of a dispatcher.
 pub(crate) type Jobs<P> = Slab<Job<P>, AnyJob>;
 
+/// The jobs of one priority.
+#[derive(Debug)]
+struct Lane {
+    priority: i8,
+    head: JobKey,
+    tail: JobKey,
+}
+
 /// One stage's waiting jobs.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
-    head: Option<JobKey>,
-    tail: Option<JobKey>,
+    /// The highest priority first; none is empty. Mostly there is one at most.
+    lanes: Vec<Lane>,
     len: usize,
     drain: DrainRate,
 }
@@ -26,31 +35,48 @@ impl Queue {
         self.len
     }
 
-    /// Lets a new job wait behind all others.
+    /// Lets a new job wait behind all others of its priority.
     pub(crate) fn push_back<P>(&mut self, jobs: &mut Jobs<P>, key: JobKey) {
-        let previous = self.tail.replace(key);
-        link(jobs, key, |_, _| (previous, None));
-        match previous {
-            Some(previous) => link(jobs, previous, |before, _| (before, Some(key))),
-            None => self.head = Some(key),
+        let Some(lane) = self.lane(jobs, key) else { return };
+        let previous = std::mem::replace(&mut lane.tail, key);
+        if previous == key {
+            link(jobs, key, |_, _| (None, None));
+        } else {
+            link(jobs, key, |_, _| (Some(previous), None));
+            link(jobs, previous, |before, _| (before, Some(key)));
         }
         self.len += 1;
     }
 
-    /// Lets a job that has waited before wait in front of all others.
+    /// Lets a job that has waited before wait in front of all others of its priority.
     pub(crate) fn push_front<P>(&mut self, jobs: &mut Jobs<P>, key: JobKey) {
-        let next = self.head.replace(key);
-        link(jobs, key, |_, _| (None, next));
-        match next {
-            Some(next) => link(jobs, next, |_, after| (Some(key), after)),
-            None => self.tail = Some(key),
+        let Some(lane) = self.lane(jobs, key) else { return };
+        let next = std::mem::replace(&mut lane.head, key);
+        if next == key {
+            link(jobs, key, |_, _| (None, None));
+        } else {
+            link(jobs, key, |_, _| (None, Some(next)));
+            link(jobs, next, |_, after| (Some(key), after));
         }
         self.len += 1;
+    }
+
+    /// The lane that a job belongs into; a new one holds it already.
+    fn lane<P>(&mut self, jobs: &Jobs<P>, key: JobKey) -> Option<&mut Lane> {
+        let priority = jobs.get(key)?.terms.priority;
+        let at = match self.lanes.binary_search_by_key(&Reverse(priority), |lane| Reverse(lane.priority)) {
+            Ok(at) => at,
+            Err(at) => {
+                self.lanes.insert(at, Lane { priority, head: key, tail: key });
+                at
+            }
+        };
+        self.lanes.get_mut(at)
     }
 
     /// The job whose turn it is. `waited` is false if it has come just now, to a worker that was idle.
     pub(crate) fn pop<P>(&mut self, jobs: &mut Jobs<P>, now: Time, waited: bool) -> Option<JobKey> {
-        let key = self.head?;
+        let key = self.first()?;
         self.remove(jobs, key);
         self.drain.departed(now, waited);
         Some(key)
@@ -58,21 +84,30 @@ impl Queue {
 
     /// Takes a waiting job out, wherever it stands. Does nothing to a job that does not wait.
     pub(crate) fn remove<P>(&mut self, jobs: &mut Jobs<P>, key: JobKey) {
-        let Some(&Job { place: Place::Queued { previous, next }, .. }) = jobs.get(key) else { return };
-        match previous {
-            Some(previous) => link(jobs, previous, |before, _| (before, next)),
-            None => self.head = next,
+        let Some(&Job { place: Place::Queued { previous, next }, terms, .. }) = jobs.get(key) else { return };
+        let at = self.lanes.iter().position(|lane| lane.priority == terms.priority);
+        let Some(at) = at else { return };
+        match (previous, next) {
+            (None, None) => {
+                self.lanes.remove(at);
+            }
+            (None, Some(next)) => self.lanes[at].head = next,
+            (Some(previous), None) => self.lanes[at].tail = previous,
+            (Some(_), Some(_)) => {}
         }
-        match next {
-            Some(next) => link(jobs, next, |_, after| (previous, after)),
-            None => self.tail = previous,
-        }
+        previous.map(|previous| link(jobs, previous, |before, _| (before, next)));
+        next.map(|next| link(jobs, next, |_, after| (previous, after)));
         self.len -= 1;
     }
 
-    /// The first job, and by [`after`] the others.
+    /// The job whose turn is next.
     pub(crate) fn first(&self) -> Option<JobKey> {
-        self.head
+        self.lanes.first().map(|lane| lane.head)
+    }
+
+    /// The first job of each priority, and by [`after`] the others.
+    pub(crate) fn heads(&self) -> impl Iterator<Item = JobKey> {
+        self.lanes.iter().map(|lane| lane.head)
     }
 
     /// About how long it takes until what waits now is gone: whole seconds, 1 to 60.
@@ -83,7 +118,7 @@ impl Queue {
     }
 }
 
-/// The job behind `key` in its queue.
+/// The job behind `key`, of those of its priority.
 pub(crate) fn after<P>(jobs: &Jobs<P>, key: JobKey) -> Option<JobKey> {
     match jobs.get(key)?.place {
         Place::Queued { next, .. } => next,

@@ -37,6 +37,11 @@ impl FallbackOn {
             Code::QueueFull | Code::MemoryFull | Code::StageBroken | Code::Draining => self.unavailable,
             Code::BadRequest
             | Code::BadBody
+            | Code::BadCall
+            | Code::UnknownPool
+            | Code::UnknownFunction
+            | Code::PythonMismatch
+            | Code::Cancelled
             | Code::Unauthorized
             | Code::ForbiddenOrigin
             | Code::NoRoute
@@ -62,6 +67,8 @@ pub struct Request {
     pub(crate) deadline: TimerKey<Due>,
     pub(crate) until: crate::time::Time,
     pub(crate) job: JobKey,
+    /// Whether it ends if its job turns out not to have begun.
+    pub(crate) withdrawn: bool,
 }
 
 /// A request and what its owner keeps with it.

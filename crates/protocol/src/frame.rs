@@ -29,6 +29,8 @@ pub enum Kind {
     Bye = 9,
     /// A job is wanted back, if it has not begun.
     Recall = 10,
+    /// A function that calls will name, or one that none will name any more.
+    Function = 11,
 }
 
 /// A peer does not keep to the protocol. The connection cannot go on.
@@ -87,6 +89,8 @@ pub struct Header {
     pub extension: u32,
     /// Tries, status or reason.
     pub number: u32,
+    /// Which function a call is of.
+    pub function: u32,
     /// Time left or time taken.
     pub nanos: u64,
 }
@@ -104,6 +108,7 @@ impl Header {
             attempt: 0,
             extension: 0,
             number: 0,
+            function: 0,
             nanos: 0,
         }
     }
@@ -117,12 +122,24 @@ impl Header {
         bytes[16..20].copy_from_slice(&self.attempt.to_le_bytes());
         bytes[20..24].copy_from_slice(&self.extension.to_le_bytes());
         bytes[24..28].copy_from_slice(&self.number.to_le_bytes());
+        bytes[28..32].copy_from_slice(&self.function.to_le_bytes());
         bytes[32..40].copy_from_slice(&self.nanos.to_le_bytes());
         bytes
     }
 
-    /// The header in the first [`HEADER`] bytes, checked as far as a header can be checked alone; `None` if there are fewer.
+    /// The header of a frame from a worker, in the first [`HEADER`] bytes, checked as far as a header can be checked alone; `None`
+    /// if there are fewer. Workers name no functions.
     pub fn decode(bytes: &[u8]) -> Result<Option<Header>, ProtocolError> {
+        match Header::parse(bytes)? {
+            Some(Header { function: function @ 1.., .. }) => {
+                Err(ProtocolError::Field { field: "function", value: function.into() })
+            }
+            header => Ok(header),
+        }
+    }
+
+    /// The same for a frame from either side.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Header>, ProtocolError> {
         let Some(bytes) = bytes.first_chunk::<HEADER>() else { return Ok(None) };
         let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;
@@ -136,6 +153,7 @@ impl Header {
             attempt: u32_at(16),
             extension: u32_at(20),
             number: u32_at(24),
+            function: u32_at(28),
             nanos: u64_at(32),
         };
         let Header { length, extension, .. } = header;
@@ -144,9 +162,6 @@ impl Header {
         }
         if header.flags & !MORE != 0 {
             return Err(ProtocolError::Field { field: "flags", value: header.flags.into() });
-        }
-        if u32_at(28) != 0 {
-            return Err(ProtocolError::Field { field: "reserved", value: u32_at(28).into() });
         }
         Ok(Some(header))
     }
@@ -168,6 +183,7 @@ mod tests {
             attempt: 9,
             extension: 0x0102_0000,
             number: 3,
+            function: 0,
             nanos: u64::MAX - 1,
         };
         let small = Header { length: 300, extension: 200, ..header };

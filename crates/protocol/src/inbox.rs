@@ -27,6 +27,8 @@ pub enum FromWorker {
         ran_nanos: u64,
         /// What became of it.
         outcome: Outcome<Value>,
+        /// How many bytes the job had left unread in standard output and standard error. Only workers that hold jobs ahead say so.
+        printed: [u64; 2],
     },
     /// How many jobs it takes beyond the one at hand.
     Credit(u32),
@@ -47,6 +49,9 @@ pub struct Ready {
     /// Whether it wants the cold fields of every job.
     #[serde(default)]
     pub context: bool,
+    /// Whether it calls functions that it is sent.
+    #[serde(default)]
+    pub functions: bool,
 }
 
 #[derive(Deserialize, Default)]
@@ -69,6 +74,8 @@ struct OutcomeExtension {
     place: Option<String>,
     #[serde(default)]
     status: u16,
+    #[serde(default)]
+    printed: [u64; 2],
 }
 
 #[derive(Deserialize, Default)]
@@ -216,11 +223,12 @@ fn take(
 
 fn too_large(header: &Header, size: u64, largest: u64) -> FromWorker {
     let detail = format!("the result has {size} bytes, and {largest} is the most");
-    of(header, Outcome::Fail(Failure::TooLarge { detail }))
+    of(header, Outcome::Fail(Failure::TooLarge { detail }), [0; 2])
 }
 
-fn of(header: &Header, outcome: Outcome<Value>) -> FromWorker {
-    FromWorker::Outcome { job: JobKey::unpack(header.job), attempt: header.attempt, ran_nanos: header.nanos, outcome }
+fn of(header: &Header, outcome: Outcome<Value>, printed: [u64; 2]) -> FromWorker {
+    let (job, attempt) = (JobKey::unpack(header.job), header.attempt);
+    FromWorker::Outcome { job, attempt, ran_nanos: header.nanos, outcome, printed }
 }
 
 fn parse<T: DeserializeOwned>(extension: &[u8]) -> Result<T, ProtocolError> {
@@ -247,6 +255,7 @@ fn outcome(header: &Header, extension: &[u8], payload: impl FnOnce() -> Bytes) -
         };
         Ok(Value { content, bytes: payload() })
     };
+    let printed = cold.printed;
     let outcome = match header.verb {
         1 => Outcome::Next(value()?),
         2 => {
@@ -265,9 +274,14 @@ fn outcome(header: &Header, extension: &[u8], payload: impl FnOnce() -> Bytes) -
         }
         4 => Outcome::Fail(failure(header.number, cold)?),
         5 => Outcome::Returned,
+        6 => {
+            let exception = value()?;
+            let OutcomeExtension { name, message, traceback, .. } = cold;
+            Outcome::Raised { name, message, traceback, exception }
+        }
         other => return field("verb", other.into()),
     };
-    Ok(of(header, outcome))
+    Ok(of(header, outcome, printed))
 }
 
 fn failure(reason: u32, cold: OutcomeExtension) -> Result<Failure, ProtocolError> {

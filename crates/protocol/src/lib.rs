@@ -12,7 +12,7 @@ pub mod outbox;
 pub use content::{Content, Value};
 pub use frame::{Header, Kind, ProtocolError};
 pub use inbox::{FromWorker, Inbox, Ready};
-pub use outbox::{JobHead, Outbox};
+pub use outbox::{JobHead, Outbox, Task};
 
 /// The version of the protocol that this crate speaks.
 pub const VERSION: u64 = 1;

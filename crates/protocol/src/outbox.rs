@@ -8,6 +8,37 @@ use evener_core::JobKey;
 use crate::content::{Content, Value};
 use crate::frame::{Header, Kind, MORE, PART};
 
+/// What a job's payload is to its worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// The value for the worker's own function.
+    Value,
+    /// The body of a request, and the extension has the rest of it.
+    Request,
+    /// The input of one call of the function with this number.
+    Call(u32),
+    /// The inputs of many calls of it.
+    Group(u32),
+}
+
+impl Task {
+    fn verb(self) -> u8 {
+        match self {
+            Task::Value => 0,
+            Task::Request => 1,
+            Task::Call(_) => 2,
+            Task::Group(_) => 3,
+        }
+    }
+
+    fn function(self) -> u32 {
+        match self {
+            Task::Value | Task::Request => 0,
+            Task::Call(function) | Task::Group(function) => function,
+        }
+    }
+}
+
 /// All of a job but its payload.
 #[derive(Clone, Debug)]
 pub struct JobHead<'a> {
@@ -17,19 +48,23 @@ pub struct JobHead<'a> {
     pub attempt: u32,
     /// Executions, counting this one.
     pub tries: u32,
-    /// Nanoseconds until the deadline.
+    /// Nanoseconds until the deadline; all ones if there is none.
     pub left_nanos: u64,
-    /// Whether the payload is the body of a request, and the extension has the rest of it.
-    pub is_request: bool,
+    /// What the payload is.
+    pub task: Task,
     /// The cold fields, a JSON object, or nothing. At most [`PART`] bytes.
     pub extension: &'a [u8],
 }
 
+/// Stands in the job's place in frames that belong to no job.
+const NO_JOB: u64 = u64::MAX;
+
 /// The rest of a payload that is being sent.
 #[derive(Debug)]
 struct Rest {
-    job: JobKey,
+    job: u64,
     attempt: u32,
+    function: u32,
     bytes: Bytes,
 }
 
@@ -80,7 +115,8 @@ impl Outbox {
     pub fn job(&mut self, head: &JobHead<'_>, value: &Value) {
         let header = Header {
             content: value.content.code(),
-            verb: head.is_request.into(),
+            verb: head.task.verb(),
+            function: head.task.function(),
             job: head.job.pack(),
             attempt: head.attempt,
             number: head.tries,
@@ -92,6 +128,27 @@ impl Outbox {
             self.waiting.push_back(Waiting { header, extension, bytes, withdrawn: None });
         } else {
             self.send_job(header, head.extension, &value.bytes);
+        }
+    }
+
+    /// A function that calls will name by `number`.
+    pub fn define(&mut self, number: u32, body: &Bytes) {
+        let header = Header { content: 3, job: NO_JOB, function: number, ..Header::new(Kind::Function) };
+        if self.rest.is_some() {
+            let bytes = body.clone();
+            self.waiting.push_back(Waiting { header, extension: Vec::new(), bytes, withdrawn: None });
+        } else {
+            self.send_job(header, &[], body);
+        }
+    }
+
+    /// No call will name the function with this number any more.
+    pub fn forget(&mut self, number: u32) {
+        let header = Header { verb: 1, job: NO_JOB, function: number, ..Header::new(Kind::Function) };
+        if self.rest.is_some() {
+            self.waiting.push_back(Waiting { header, extension: Vec::new(), bytes: Bytes::new(), withdrawn: None });
+        } else {
+            self.send_job(header, &[], &Bytes::new());
         }
     }
 
@@ -127,8 +184,9 @@ impl Outbox {
         self.buffer.extend_from_slice(extension);
         self.buffer.extend_from_slice(first);
         if first.len() < bytes.len() {
-            let (job, attempt) = (JobKey::unpack(header.job), header.attempt);
-            self.rest = Some(Rest { job, attempt, bytes: bytes.slice(PART..) });
+            let function = if header.kind == Kind::Function as u8 { header.function } else { 0 };
+            let (job, attempt) = (header.job, header.attempt);
+            self.rest = Some(Rest { job, attempt, function, bytes: bytes.slice(PART..) });
         }
     }
 
@@ -137,8 +195,9 @@ impl Outbox {
         let header = Header {
             length: piece.len() as u32,
             flags: if rest.bytes.is_empty() { 0 } else { MORE },
-            job: rest.job.pack(),
+            job: rest.job,
             attempt: rest.attempt,
+            function: rest.function,
             ..Header::new(Kind::Part)
         };
         self.buffer.extend_from_slice(&header.encode());
@@ -161,7 +220,7 @@ impl Outbox {
                 continue;
             };
             // The worker must hear of it, since it owes an outcome; that more is to come keeps it from beginning.
-            let job = Header { flags: MORE, content: 0, ..header };
+            let job = Header { flags: MORE, ..header };
             self.buffer.extend_from_slice(&job.encode());
             self.say(withdrawn, header.job, header.attempt);
         }
@@ -175,7 +234,7 @@ impl Outbox {
             return;
         }
         self.say(kind, job.pack(), attempt);
-        if self.rest.as_ref().is_some_and(|rest| (rest.job, rest.attempt) == (job, attempt)) {
+        if self.rest.as_ref().is_some_and(|rest| (rest.job, rest.attempt) == (job.pack(), attempt)) {
             self.rest = None;
             self.send_waiting();
         }
@@ -200,7 +259,7 @@ mod tests {
     use crate::frame::HEADER;
 
     fn head(extension: &[u8]) -> JobHead<'_> {
-        JobHead { job: JobKey::unpack(7), attempt: 2, tries: 1, left_nanos: 5, is_request: false, extension }
+        JobHead { job: JobKey::unpack(7), attempt: 2, tries: 1, left_nanos: 5, task: Task::Value, extension }
     }
 
     fn written(outbox: &mut Outbox) -> Vec<(Header, Vec<u8>)> {
@@ -211,7 +270,7 @@ mod tests {
             all.extend(bytes);
         }
         let mut frames = Vec::new();
-        while let Some(header) = Header::decode(&all).expect("a sound header") {
+        while let Some(header) = Header::parse(&all).expect("a sound header") {
             let rest = all.split_off(HEADER + header.length as usize);
             frames.push((header, all.split_off(HEADER)));
             all = rest;
@@ -246,6 +305,19 @@ mod tests {
         let seen: Vec<(u8, u64, u8)> =
             frames.iter().map(|(header, _)| (header.kind, header.job, header.flags)).collect();
         assert_eq!(seen, [(2, 7, 1), (4, 7, 0), (2, 8, 1), (10, 8, 0), (2, 9, 0)]);
+    }
+
+    #[test]
+    fn a_large_function_is_whole_before_its_calls() {
+        let mut outbox = Outbox::default();
+        outbox.define(4, &vec![1; PART + 1].into());
+        let call = JobHead { task: Task::Call(4), ..head(b"") };
+        outbox.job(&call, &Value { content: Content::Bytes, bytes: "x".into() });
+        outbox.forget(4);
+        let frames = written(&mut outbox);
+        let seen: Vec<(u8, u8, u64, u32)> =
+            frames.iter().map(|(header, _)| (header.kind, header.verb, header.job, header.function)).collect();
+        assert_eq!(seen, [(11, 0, NO_JOB, 4), (4, 0, NO_JOB, 4), (2, 2, 7, 4), (11, 1, NO_JOB, 4)]);
     }
 
     #[test]

@@ -111,7 +111,19 @@ impl Checker {
     /// An action went out.
     pub(crate) fn saw(&mut self, now: Time, action: &Action<u64, u32>) -> Check {
         match *action {
-            Action::Run { worker, job, attempt, tries, id, request, request_id, from_client, deadline, payload } => {
+            Action::Run {
+                worker,
+                job,
+                attempt,
+                tries,
+                id,
+                request,
+                request_id,
+                from_client,
+                deadline,
+                payload,
+                ..
+            } => {
                 let handed =
                     Handed { worker, job, attempt, tries, id, request, request_id, from_client, deadline, payload };
                 self.saw_run(now, handed)
@@ -141,6 +153,7 @@ impl Checker {
                 member.retires = false;
                 Ok(())
             }
+            Action::GoingOn { request } => Err(format!("request {request:?} goes on, though nobody withdrew it")),
             Action::Answer { reply, request_id, ref answer } => self.saw_answer(now, reply, request_id, answer),
         }
     }
@@ -318,6 +331,7 @@ impl Checker {
         self.tally.count(match answer {
             Answer::Value(_) => Happening::AnsweredWithValue,
             Answer::Reply(_) => Happening::AnsweredEarly,
+            Answer::Raised(..) => Happening::AnsweredWithProblem,
             Answer::Fallback(_) => Happening::AnsweredWithFallback,
             Answer::Problem(_) => Happening::AnsweredWithProblem,
         });

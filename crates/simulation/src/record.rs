@@ -19,6 +19,7 @@ pub(crate) enum Mishap {
 pub(crate) enum Due {
     Value(u64),
     Reply(u64),
+    Raised(u64),
     Problem(Code),
 }
 
@@ -89,6 +90,7 @@ impl Record {
         match (due, answer) {
             (Due::Value(due), Answer::Value(value)) => due == *value,
             (Due::Reply(due), Answer::Reply(reply)) => due == reply.body,
+            (Due::Raised(due), Answer::Raised(_, value)) => due == *value,
             (Due::Problem(due), Answer::Problem(problem)) => due == problem.code && !covers(self.fallback_on, due),
             (Due::Problem(due), Answer::Fallback(problem)) => due == problem.code && covers(self.fallback_on, due),
             _ => false,

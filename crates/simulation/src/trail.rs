@@ -23,6 +23,11 @@ pub(crate) fn goto(payload: u64, stage: StageId) -> u64 {
     fold(payload, 3 << 32 | u64::from(stage.0))
 }
 
+/// What a function raises, for its client to take.
+pub(crate) fn raised(payload: u64, stage: StageId) -> u64 {
+    fold(payload, 4 << 32 | u64::from(stage.0))
+}
+
 /// One step of SplitMix64 (Steele, Lea and Flood, 2014) over both numbers.
 fn fold(payload: u64, with: u64) -> u64 {
     let mut mixed = payload.rotate_left(17) ^ with.wrapping_mul(0x9e37_79b9_7f4a_7c15);

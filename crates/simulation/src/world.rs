@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evener_core::{
-    Action, Dispatcher, JobKey, Outcome, Path, RequestId, StageId, Submission, Time, Topology, WorkerKey,
+    Action, Dispatcher, JobKey, Outcome, Path, RequestId, StageId, Submission, Terms, Time, Topology, WorkerKey,
 };
 use fastrand::Rng;
 
@@ -234,8 +234,17 @@ impl<M: Machine> World<M> {
             if self.rng.u8(0..50) == 0 { Time::NEVER } else { self.now + span(&mut self.rng, self.plan.patience) };
         let fallback_on = plan::fallback_on(&mut self.rng);
         let id = RequestId(u128::from(number) << RequestId::JOB_BITS);
-        let brought = || Submission { id, path, payload: (), deadline, fallback_on, reply: number };
-        let submission = Submission { id, path, payload: trail::start(number), deadline, fallback_on, reply: number };
+        let brought =
+            || Submission { id, path, payload: (), deadline, fallback_on, terms: Terms::default(), reply: number };
+        let submission = Submission {
+            id,
+            path,
+            payload: trail::start(number),
+            deadline,
+            fallback_on,
+            terms: Terms::default(),
+            reply: number,
+        };
         self.note(|_| format!("request {number} for {path:?} until {} ms", deadline.as_nanos() / 1_000_000));
         match self.machine.submit(self.now, submission) {
             Ok(key) => self.checker.accepted(key, brought(), self.machine.core())?,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use evener_core::{
     Action, Dispatcher, FallbackOn, JobKey, Landed, Outcome, Path, RequestId, RequestKey, StageId, StageRules,
-    Submission, Time, Topology, WorkerKey,
+    Submission, Terms, Time, Topology, WorkerKey,
 };
 
 /// As large as what the node keeps of a body.
@@ -92,6 +92,7 @@ impl Service {
             payload: [self.requests as u64; 6],
             deadline: self.now + Duration::from_secs(30),
             fallback_on: FallbackOn::default(),
+            terms: Terms::default(),
             reply: self.requests as u64,
         };
         let Ok(key) = self.core.submit(self.now, submission) else { panic!("there is always room") };
@@ -129,6 +130,7 @@ impl Service {
                 | Action::Cancel { .. }
                 | Action::Stop { .. }
                 | Action::Retire { .. }
+                | Action::GoingOn { .. }
                 | Action::Retried { .. } => {}
             }
         }

@@ -8,8 +8,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::pace::Pace;
 use super::{Action, Dispatcher};
-use crate::job::{Due, JobId, JobKey, Place};
+use crate::job::{Due, FunctionId, JobId, JobKey, Place};
 use crate::outcome::Loss;
 use crate::pool::{AHEAD_WAIT, Ahead, Flight, Patience, State, Worker, WorkerKey};
 use crate::request::Waiting;
@@ -30,21 +31,46 @@ impl<P: Clone, R> Dispatcher<P, R> {
         self.dispatch(now, stage);
     }
 
-    /// A worker printed something.
+    /// A worker printed something. It is handed nothing ahead while it is at the same job, and its function is handed nothing ahead
+    /// for a while.
     pub fn printed(&mut self, worker: WorkerKey) {
-        if let Some(stage) = self.pools.get(worker).map(|worker| worker.stage) {
-            self.stages[stage.index()].pace.printed();
+        let Some(worker) = self.pools.get_mut(worker) else { return };
+        worker.printed = true;
+        let (stage, function) = (worker.stage, worker.function);
+        self.pace_mut(stage, function).printed();
+    }
+
+    /// A function will not be called any more: what is known of it is forgotten.
+    pub fn forget_function(&mut self, function: FunctionId) {
+        self.functions.remove(&function);
+    }
+
+    /// How quick the jobs of a stage are, or those that are calls of a function.
+    pub(super) fn pace_mut(&mut self, stage: StageId, function: Option<FunctionId>) -> &mut Pace {
+        match function {
+            Some(function) => self.functions.entry(function).or_default(),
+            None => &mut self.stages[stage.index()].pace,
         }
     }
 
     /// Hands out jobs to workers that are busy with quick ones.
     pub(super) fn hand_out_ahead(&mut self, now: Time, stage: StageId) {
-        let depth = self.stages[stage.index()].pace.depth();
-        if depth == 0 || self.topology.stage(stage).max_jobs_per_worker.is_some() {
+        if self.topology.stage(stage).max_jobs_per_worker.is_some() {
             return;
         }
-        while self.stages[stage.index()].queue.len() > 0 {
-            let Some(worker) = self.pools.with_room(stage, depth, now) else { return self.ask_for_credit(stage) };
+        while let Some(first) = self.stages[stage.index()].queue.first() {
+            let Some(function) = self.jobs.get(first).map(|job| job.terms.function) else { return };
+            let depth = |function: Option<FunctionId>| match function {
+                Some(function) => self.functions.get(&function).map_or(0, Pace::depth),
+                None => self.stages[stage.index()].pace.depth(),
+            };
+            let most = depth(function);
+            if most == 0 {
+                return;
+            }
+            let Some(worker) = self.pools.with_room(stage, now, |oldest| depth(oldest).min(most)) else {
+                return self.ask_for_credit(stage);
+            };
             let Some(key) = self.stages[stage.index()].queue.pop(&mut self.jobs, now, true) else { return };
             let Some(job) = self.jobs.get_mut(key) else { return };
             job.attempt += 1;
@@ -52,7 +78,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
             let flight = Flight { job: key, attempt: job.attempt };
             let Some(id) = self.push_run(worker, key) else { return };
             let Some(holder) = self.pools.get_mut(worker) else { return };
-            holder.ahead.push_back(Ahead { flight, id, wanted: true, recalled: false });
+            holder.ahead.push_back(Ahead { flight, id, wanted: true, recalled: false, function, kill: false });
             let due = holder.since + OVERDUE;
             // One may be set for later, if a stuck worker has come on.
             if holder.overdue.is_none_or(|(set_for, _)| set_for > due) {
@@ -81,6 +107,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
             request: job.request,
             request_id: request.id,
             from_client: job.from_client,
+            function: job.terms.function,
             deadline: request.until,
             payload: job.payload.clone(),
         });
@@ -101,17 +128,19 @@ impl<P: Clone, R> Dispatcher<P, R> {
 
     /// From now on the job counts as begun.
     pub(super) fn begin(&mut self, now: Time, key: WorkerKey, stage: StageId, next: Ahead) {
-        let Ahead { flight, id, wanted, recalled } = next;
+        let Ahead { flight, id, wanted, recalled, function, kill } = next;
         let rules = self.topology.stage(stage);
-        let kill = !wanted && rules.on_cancel == OnCancel::Kill;
+        let kill = !wanted && (kill || rules.on_cancel == OnCancel::Kill);
+        let timeout = self.jobs.get(flight.job).map_or(rules.timeout, |job| job.terms.timeout(rules));
         let timer = match kill {
             true => self.timers.set(now + rules.grace, Due::Patience(key)),
-            false => self.timers.set(now + rules.timeout, Due::Try(key)),
+            false => self.timers.set(now + timeout, Due::Try(key)),
         };
         if let Some(worker) = self.pools.get_mut(key) {
             worker.since = now;
             worker.oldest = id;
             worker.oldest_recalled = recalled;
+            (worker.function, worker.printed) = (function, false);
             worker.state = match (wanted, kill) {
                 (true, _) => State::Busy(flight, timer),
                 (false, false) => State::Told(flight, Patience::UntilTimeout(timer)),
@@ -121,7 +150,9 @@ impl<P: Clone, R> Dispatcher<P, R> {
         if let Some(job) = self.jobs.get_mut(flight.job).filter(|_| wanted) {
             job.tries += 1;
             job.place = Place::Running(key);
+            let request = job.request;
             self.stages[stage.index()].started += 1;
+            self.goes_on(request);
         }
     }
 
@@ -171,6 +202,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
         worker.state = State::Told(next.flight, patience);
         worker.oldest = next.id;
         worker.oldest_recalled = next.recalled;
+        (worker.function, worker.printed) = (next.function, false);
         let Some(job) = self.jobs.get_mut(next.flight.job).filter(|_| next.wanted) else { return };
         job.tries += 1;
         self.stages[stage.index()].started += 1;
@@ -190,11 +222,12 @@ impl<P: Clone, R> Dispatcher<P, R> {
         dropped
     }
 
-    /// A job is cancelled that a worker holds and has not begun.
-    pub(super) fn disown_ahead(&mut self, key: WorkerKey, job: JobKey) {
+    /// A job is cancelled that a worker holds and has not begun. If it begins nevertheless, the worker may be killed for it.
+    pub(super) fn disown_ahead(&mut self, key: WorkerKey, job: JobKey, kill: bool) {
         let Some(worker) = self.pools.get_mut(key) else { return };
         let Some(ahead) = worker.ahead.iter_mut().find(|ahead| ahead.wanted && ahead.flight.job == job) else { return };
         ahead.wanted = false;
+        ahead.kill = kill;
         let attempt = ahead.flight.attempt;
         self.actions.push(Action::Cancel { worker: key, job, attempt });
     }
@@ -232,12 +265,12 @@ impl<P: Clone, R> Dispatcher<P, R> {
         let Some(Worker { stage, ahead, .. }) = self.pools.get(key) else { return };
         let (stage, rules) = (*stage, self.topology.stage(*stage));
         let can_go = |ahead: &&Ahead| {
-            let tries = self.jobs.get(ahead.flight.job).map_or(u32::MAX, |job| job.tries);
-            ahead.wanted && rules.retry_on.lost && tries < rules.retries
+            let spare = self.jobs.get(ahead.flight.job).is_some_and(|job| job.tries < job.terms.retries(rules));
+            ahead.wanted && rules.retry_on.lost && spare
         };
         let going: Vec<JobKey> = ahead.iter().rev().filter(can_go).map(|ahead| ahead.flight.job).collect();
         for job in going {
-            self.disown_ahead(key, job);
+            self.disown_ahead(key, job, false);
             if let Some(job) = self.jobs.get_mut(job) {
                 job.tries += 1;
             }

@@ -1,7 +1,7 @@
 //! What becomes of a job: on to the next stage, tried again, or given up.
 
 use super::{Action, Dispatcher, fallback_or};
-use crate::job::{Due, Job, JobKey, Place};
+use crate::job::{Due, Job, JobKey, Place, Terms};
 use crate::outcome::{Answer, Failure, Loss, Outcome};
 use crate::pool::{Flight, Patience, State, Worker, WorkerKey};
 use crate::problem::{Cause, Code, Problem};
@@ -35,6 +35,9 @@ impl<P: Clone, R> Dispatcher<P, R> {
             }
             Outcome::Goto { target, value } => self.goto(now, key, &target, value),
             Outcome::Fail(failure) => self.failed(now, key, failure),
+            Outcome::Raised { name, message, traceback, exception } => {
+                self.raised(key, Cause::Raised { name, message, traceback }, exception);
+            }
             // Told apart before it comes here.
             Outcome::Returned => {}
         }
@@ -47,11 +50,12 @@ impl<P: Clone, R> Dispatcher<P, R> {
     /// One step along the path: the value goes to the next stage, or answers.
     fn advance(&mut self, now: Time, key: JobKey, value: P) {
         let Some(job) = self.jobs.remove(key) else { return };
+        let terms = job.terms.of_next();
         let Some(waiting) = self.requests.get_mut(job.request) else { return };
         let request = &mut waiting.request;
         request.cursor += 1;
         match self.topology.path(request.path).get(request.cursor as usize) {
-            Some(&stage) => self.enter(now, job.request, stage, value),
+            Some(&stage) => self.enter(now, job.request, stage, terms, value),
             None => self.finish(job.request, Ok(Answer::Value(value))),
         }
     }
@@ -59,7 +63,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
     /// A stage of the current path moves the cursor; anything else becomes the path, and its result the answer.
     fn goto(&mut self, now: Time, key: JobKey, target: &str, value: P) {
         let Some(job) = self.jobs.get(key) else { return };
-        let (from, request_key) = (job.stage, job.request);
+        let (from, request_key, terms) = (job.stage, job.request, job.terms.of_next());
         let Some(waiting) = self.requests.get_mut(request_key) else { return };
         let request = &mut waiting.request;
         let from_name = &self.topology.stage(from).name;
@@ -92,11 +96,11 @@ impl<P: Clone, R> Dispatcher<P, R> {
         let stage = self.topology.path(request.path)[request.cursor as usize];
         self.jobs.remove(key);
         self.done(from);
-        self.enter(now, request_key, stage, value);
+        self.enter(now, request_key, stage, terms, value);
     }
 
     /// A request's next job begins, in `stage`. Inner hops are never refused; only a broken stage ends them.
-    fn enter(&mut self, now: Time, request_key: RequestKey, stage: StageId, payload: P) {
+    fn enter(&mut self, now: Time, request_key: RequestKey, stage: StageId, terms: Terms, payload: P) {
         let Some(waiting) = self.requests.get_mut(request_key) else { return };
         let request = &mut waiting.request;
         request.jobs_made += 1;
@@ -108,6 +112,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
             attempt: 0,
             tries: 0,
             from_client: false,
+            terms,
             place: Place::Queued { previous: None, next: None },
         });
         request.job = key;
@@ -149,6 +154,21 @@ impl<P: Clone, R> Dispatcher<P, R> {
         self.give_up(key, problem);
     }
 
+    /// A function that was sent here raised: that is the client's affair, and never tried again.
+    fn raised(&mut self, key: JobKey, cause: Cause, exception: P) {
+        let Some(job) = self.jobs.get(key) else { return };
+        let (stage, request) = (job.stage, job.request);
+        let name = match &cause {
+            Cause::Raised { name, .. } => name.as_str(),
+            Cause::Died(_) => "",
+        };
+        let problem = Problem::new(Code::FunctionFailed, format!("the function raised {name}")).because(cause);
+        let problem = self.placed(key, problem);
+        self.jobs.remove(key);
+        self.stages[stage.index()].failed += 1;
+        self.finish(request, Ok(Answer::Raised(problem, exception)));
+    }
+
     /// The worker died with this job.
     pub(super) fn lost(&mut self, now: Time, key: JobKey, loss: Loss) {
         let Some(job) = self.jobs.get(key) else { return };
@@ -181,8 +201,8 @@ impl<P: Clone, R> Dispatcher<P, R> {
     fn job_timed_out(&mut self, now: Time, flight: Flight) {
         let Some(job) = self.jobs.get(flight.job) else { return };
         let rules = self.topology.stage(job.stage);
-        let detail =
-            format!("stage `{}` took longer than its timeout of {:?} (try {})", rules.name, rules.timeout, job.tries);
+        let timeout = job.terms.timeout(rules);
+        let detail = format!("stage `{}` took longer than its timeout of {timeout:?} (try {})", rules.name, job.tries);
         self.retry_or_give_up(now, flight.job, Mishap::Timeout, Problem::new(Code::StageTimeout, detail));
     }
 
@@ -216,7 +236,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
             Mishap::Timeout => rules.retry_on.timeout,
             Mishap::Error => rules.retry_on.error,
         };
-        if !worth_it || tries > rules.retries {
+        if !worth_it || tries > job.terms.retries(rules) {
             return self.give_up(key, problem);
         }
         if self.stages[stage.index()].broken.is_some() {
@@ -247,6 +267,9 @@ impl<P: Clone, R> Dispatcher<P, R> {
 
     /// The same, for a job of several: they are handed out when all of them are there.
     pub(super) fn put_in_front(&mut self, key: JobKey, stage: StageId) {
+        if self.is_withdrawn(key) {
+            return self.withdrawn(key);
+        }
         if self.stages[stage.index()].broken.is_some() {
             let problem = self.broken_problem(stage);
             return self.give_up(key, problem);

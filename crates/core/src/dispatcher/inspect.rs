@@ -1,7 +1,7 @@
 //! Looking into a dispatcher without changing it: counts for metrics, and the check that simulations run after every step.
 
 use super::{Dispatcher, Totals};
-use crate::job::{JobKey, Place};
+use crate::job::Place;
 use crate::pool::{StageCounts, State, WorkerKey};
 use crate::queue::after;
 use crate::request::RequestKey;
@@ -62,6 +62,20 @@ impl<P, R> Dispatcher<P, R> {
         matches!(worker.state, State::Busy(..) | State::Told(..)).then_some(worker.oldest)
     }
 
+    /// The request that a worker's job serves, while somebody waits for it. Of the jobs that a worker holds, only the oldest can have
+    /// begun.
+    pub fn worker_request(&self, worker: WorkerKey) -> Option<RequestKey> {
+        match self.pools.get(worker)?.state {
+            State::Busy(flight, _) => self.jobs.get(flight.job).map(|job| job.request),
+            State::Told(..) | State::Idle | State::Leaving => None,
+        }
+    }
+
+    /// Whether a worker is at a job.
+    pub fn worker_is_busy(&self, worker: WorkerKey) -> bool {
+        self.pools.get(worker).is_some_and(|worker| matches!(worker.state, State::Busy(..) | State::Told(..)))
+    }
+
     /// Checks that nothing is lost or held twice; the error says what is wrong. Takes time in the number of jobs: for tests.
     pub fn verify(&self) -> Result<(), String> {
         let Totals { accepted, answered, cancelled } = self.totals;
@@ -91,12 +105,18 @@ impl<P, R> Dispatcher<P, R> {
     fn verify_queues(&self) -> Result<usize, String> {
         let mut all = 0;
         for (number, stage) in self.stages.iter().enumerate() {
-            let (mut here, mut next): (usize, Option<JobKey>) = (0, stage.queue.first());
-            while let Some(key) = next {
-                let job = self.jobs.get(key).ok_or_else(|| format!("queue {number} holds {key:?}, which is no job"))?;
-                ensure(job.stage.index() == number, || format!("job {key:?} waits at the wrong stage"))?;
-                here += 1;
-                next = after(&self.jobs, key);
+            let mut here = 0;
+            for head in stage.queue.heads() {
+                let mut next = Some(head);
+                let priority = self.jobs.get(head).map(|job| job.terms.priority);
+                while let Some(key) = next {
+                    let job =
+                        self.jobs.get(key).ok_or_else(|| format!("queue {number} holds {key:?}, which is no job"))?;
+                    ensure(job.stage.index() == number, || format!("job {key:?} waits at the wrong stage"))?;
+                    ensure(Some(job.terms.priority) == priority, || format!("job {key:?} waits in the wrong lane"))?;
+                    here += 1;
+                    next = after(&self.jobs, key);
+                }
             }
             ensure(here == stage.queue.len(), || {
                 format!("queue {number} counts {} but holds {here}", stage.queue.len())
@@ -139,7 +159,7 @@ impl<P, R> Dispatcher<P, R> {
             ensure(job.place == Place::Running(key), || format!("worker {key:?} holds a job that is elsewhere"))?;
             ensure(job.attempt == flight.attempt, || format!("worker {key:?} holds an old attempt"))?;
             ensure(job.stage == worker.stage, || format!("worker {key:?} holds a job of another stage"))?;
-            let most = self.topology.stage(job.stage).retries + 1;
+            let most = job.terms.retries(self.topology.stage(job.stage)) + 1;
             ensure(job.tries <= most, || format!("try {} of at most {most}", job.tries))?;
             running += 1;
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use evener_core::{
     Action, Answer, Dispatcher, Failure, FallbackOn, JobId, JobKey, Landed, Loss, Outcome, Path, Problem, Reply,
-    RequestId, RequestKey, StageId, StageRules, Stop, Submission, Time, Topology, WorkerKey,
+    RequestId, RequestKey, StageId, StageRules, Stop, Submission, Terms, Time, Topology, WorkerKey,
 };
 
 pub(crate) const NO_FALLBACK: FallbackOn = FallbackOn { timeout: false, error: false, lost: false, unavailable: false };
@@ -161,6 +161,10 @@ impl Double {
             Action::AskCredit { worker } => format!("{} is asked for credit", name(worker)),
             Action::Stop { worker, signal: Stop::Terminate } => format!("{} gets SIGTERM", name(worker)),
             Action::Stop { worker, signal: Stop::Kill } => format!("{} gets SIGKILL", name(worker)),
+            Action::GoingOn { request } => {
+                let reply = self.core.reply(request).expect("it still waits");
+                format!("r{reply} goes on")
+            }
             Action::Retire { worker } => format!("{} retires", name(worker)),
             Action::Retried { request_id, problem } => {
                 assert!(problem.stage.is_some() && problem.job.is_some(), "it has a place: {problem:?}");
@@ -194,6 +198,10 @@ impl Double {
                 let line = format!("{} {}", problem.status, problem.code.name());
                 self.problem = Some(problem);
                 line
+            }
+            Answer::Raised(problem, exception) => {
+                self.problem = Some(problem);
+                format!("raised {exception}")
             }
             Answer::Fallback(problem) => {
                 let line = format!("fallback for {}", problem.code.name());
@@ -390,7 +398,15 @@ impl Drop for Double {
 
 fn submission(number: u32, path: Path, payload: &'static str, now: Time, wish: Wish) -> Submission<&'static str, u32> {
     let Wish { timeout, fallback_on } = wish;
-    Submission { id: request_id_of(number), path, payload, deadline: now + timeout, fallback_on, reply: number }
+    Submission {
+        id: request_id_of(number),
+        path,
+        payload,
+        deadline: now + timeout,
+        fallback_on,
+        terms: Terms::default(),
+        reply: number,
+    }
 }
 
 fn request_id_of(number: u32) -> RequestId {

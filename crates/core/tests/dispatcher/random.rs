@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use evener_core::{
     Action, Dispatcher, FallbackOn, JobKey, Landed, Loss, Outcome, Path, RequestId, RequestKey, StageId, StageRules,
-    Submission, Time, Topology, WorkerKey,
+    Submission, Terms, Time, Topology, WorkerKey,
 };
 use proptest::prelude::*;
 
@@ -80,6 +80,7 @@ fn run(inputs: Vec<Input>) -> Result<(), TestCaseError> {
                     payload: number,
                     deadline: Time::NEVER,
                     fallback_on: FallbackOn::default(),
+                    terms: Terms::default(),
                     reply: number,
                 };
                 keys.insert(number, core.submit(now, submission).expect("there is room"));

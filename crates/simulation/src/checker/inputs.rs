@@ -331,6 +331,7 @@ impl Checker {
                 }
             },
             Outcome::Returned => return,
+            Outcome::Raised { .. } => Err(Due::Raised(trail::raised(value, stage))),
             Outcome::Fail(failure) => match failure {
                 Failure::Error { .. } => return self.mishap(now, number, stage, Mishap::Error),
                 Failure::OutOfMemory { .. } => return self.mishap(now, number, stage, Mishap::Lost),

@@ -45,7 +45,7 @@ impl<M: Machine> World<M> {
             Action::Stop { worker, signal: Stop::Kill } | Action::Retire { worker } => {
                 self.after(Duration::from_millis(100), Event::Die(worker));
             }
-            Action::Retried { .. } | Action::Answer { .. } => {}
+            Action::Retried { .. } | Action::GoingOn { .. } | Action::Answer { .. } => {}
         }
     }
 

@@ -127,6 +127,7 @@ impl Spoiled {
                 }
                 self.strikes(Way::LoseCancel)
             }
+            Action::GoingOn { .. } => false,
             Action::Stop { .. } => self.strikes(Way::LoseStop),
             Action::Retire { .. } => self.strikes(Way::LoseRetire),
             Action::Answer { reply, request_id, answer } => {
