@@ -1,10 +1,15 @@
 """The command line: help, exit codes, addresses, completions."""
 
+import json
+import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import tempfile
+from contextlib import contextmanager
 
 import pytest
 
@@ -29,11 +34,14 @@ def good(tmp_path):
 
 HELP = {
     "": ["Usage: evener", "up", "check", "schema", "completions", "Run a service", "evener up SERVICE.yaml"],
-    "up": ["SERVICE.yaml", "--http", "--api", "--log", "listening NAME URL", "ready", "Ctrl-C", "text", "json"],
+    "up": [
+        "[SERVICE.yaml]", "--workers <N|auto>", "--http", "--api", "--log", "listening NAME URL", "ready", "Ctrl-C",
+        "text", "json", "EVENER_URL", "Python functions",
+    ],
     "check": ["SERVICE.yaml", "0 good, 2 bad"],
     "schema": ["JSON Schema"],
     "completions": ["bash", "zsh", "fish", "evener completions bash"],
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("command", "words"), HELP.items(), ids=lambda value: value if isinstance(value, str) else "")
@@ -42,8 +50,9 @@ def test_help(command, words):
     assert (done.returncode, done.stderr) == (0, "")
     text = " ".join(done.stdout.split())
     assert [word for word in words if word not in text] == []
-    # What the node uses itself is not offered.
+    # What the node and the Python package use themselves is not offered.
     assert "warden" not in done.stdout
+    assert "private" not in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 100
 
 
@@ -59,7 +68,6 @@ def test_version():
         ([], "Usage:"),
         (["frob"], "unrecognized subcommand 'frob'"),
         (["chek"], "check"),
-        (["up"], "SERVICE.yaml"),
         (["check"], "SERVICE.yaml"),
         (["check", "a.yaml", "b.yaml"], "b.yaml"),
         (["up", "{good}", "--frob"], "--frob"),
@@ -68,6 +76,15 @@ def test_version():
         (["up", "{good}", "--http", "nonsense"], "--http"),
         (["up", "{good}", "--http", "127.0.0.1:99999"], "--http"),
         (["up", "{good}", "--api", "nonsense"], "--api"),
+        (["up", "{good}", "--workers"], "--workers"),
+        (["up", "{good}", "--workers", "many"], "`auto`"),
+        (["up", "{good}", "--workers", "0"], "without workers no call ever runs"),
+        (["up", "{good}", "--workers", "4097"], "at most 4096"),
+        (["up", "{good}", "--workers", "2"], "add `functions: {default: {}}`"),
+        (["up", "{good}", "--private"], "--private"),
+        (["up", "--http", "127.0.0.1:0"], "--http: without a service file there are no routes"),
+        (["up", "--api", "nonsense"], "--api"),
+        (["up", "--api", "0.0.0.0:0"], "a service file whose `listen.api` has `tls`"),
         (["schema", "extra"], "extra"),
         (["completions", "tcsh"], "tcsh"),
         (["--frob"], "--frob"),
@@ -78,6 +95,119 @@ def test_wrong_usage_is_exit_code_2(good, arguments, saying):
     assert done.returncode == 2
     assert saying in done.stderr
     assert done.stdout == ""
+
+
+def test_what_the_python_package_tells_wrongly_is_exit_code_2():
+    good = {"executable": sys.executable, "path": sys.path, "workers": 2, "parent": os.getpid()}
+    for told, saying in [
+        ("", "EOF"),
+        ("not JSON\n", "expected"),
+        ("{}\n", "executable"),
+        (good | {"executable": ""}, "executable"),
+        (good | {"path": "x"}, "expected a sequence"),
+        (good | {"workers": 0}, "workers"),
+        (good | {"workers": 4097}, "at most 4096"),
+        (good | {"parent": 0}, "parent"),
+        (good | {"parent": -1}, "parent"),
+        (good | {"more": 1}, "more"),
+    ]:
+        line = told if isinstance(told, str) else json.dumps(told) + "\n"
+        done = run_private(line)
+        assert done.returncode == 2, (told, done)
+        assert "for the Python package" in done.stderr
+        assert saying in done.stderr
+        assert done.stdout == ""
+
+
+def run_private(line):
+    command = [binary(), "up", "--private"]
+    return subprocess.run(command, input=line, capture_output=True, text=True, timeout=20, check=False)
+
+
+def test_a_private_engine_belongs_to_its_parent_alone():
+    told = {"executable": sys.executable, "path": sys.path, "parent": 1}
+    done = run_private(json.dumps(told) + "\n")
+    assert done.returncode == 1
+    assert "process 1 has not started this one itself" in done.stderr
+    # A parent that has ended by now has nobody to hear of it.
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        ended.wait()
+    done = run_private(json.dumps(told | {"parent": ended.pid}) + "\n")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@contextmanager
+def started(*arguments, told="", **options):
+    """A node without a service file, once it listens; with the address of its API."""
+    with tempfile.TemporaryDirectory(prefix="evener-") as runtime:
+        process = subprocess.Popen(
+            [binary(), "up", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(runtime),
+            **options,
+        )
+        try:
+            process.stdin.write(told)
+            process.stdin.flush()
+            line = process.stdout.readline()
+            assert line.startswith("listening api "), line + process.stderr.read()
+            yield process, line.split()[-1]
+        finally:
+            process.kill()
+            process.communicate()
+
+
+@pytest.mark.parametrize("arguments", [[], ["--api", "127.0.0.1:0"]])
+def test_up_without_a_file_says_how_to_call_functions_there(tmp_path, arguments):
+    with started("--workers", "1", *arguments, cwd=tmp_path) as (process, url):
+        assert url.startswith("http://127.0.0.1:" if arguments else "unix:/")
+        if not arguments:
+            assert re.search(r"/functions-\d+\.sock$", url)
+        log = iter(process.stderr.readline, "")
+        said = f"to call functions here from another terminal: export EVENER_URL={url}\n"
+        assert any(line.endswith(said) for line in log)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+
+
+def test_a_private_engine_ends_at_once_when_it_is_told_to():
+    told = {"executable": sys.executable, "path": sys.path, "workers": 1, "parent": os.getpid()}
+    with started("--private", told=json.dumps(told) + "\n") as (process, url):
+        assert url.startswith("unix:/")
+        # Ctrl-C reaches every process of a terminal; what becomes of it is for the script to say.
+        for number in (signal.SIGINT, signal.SIGHUP):
+            process.send_signal(number)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.5)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(1) == 0
+
+
+def test_a_private_engine_ends_when_its_script_is_killed():
+    script = """if True:
+        import json, os, subprocess, sys
+        engine = subprocess.Popen([sys.argv[1], "up", "--private"], stdin=subprocess.PIPE, text=True)
+        told = {"executable": sys.executable, "path": sys.path, "workers": 1, "parent": os.getpid()}
+        print(json.dumps(told), file=engine.stdin, flush=True)
+        engine.wait()
+    """
+    with tempfile.TemporaryDirectory(prefix="evener-") as runtime:
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, binary()],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment(runtime),
+        )
+        with process:
+            line = process.stdout.readline()
+            assert line.startswith("listening api unix:/"), line + process.stdout.read()
+            process.kill()
+            # The output ends once nobody is left to write to it.
+            process.communicate(timeout=1)
 
 
 def test_check_of_a_good_file(good):
@@ -208,9 +338,10 @@ def test_output_that_is_closed_ends_the_start(good, tmp_path):
 def test_completions(shell, tmp_path):
     done = run_evener("completions", shell)
     assert (done.returncode, done.stderr) == (0, "")
-    for word in ("up", "check", "schema", "completions", "log", "http"):
+    for word in ("up", "check", "schema", "completions", "log", "http", "workers"):
         assert word in done.stdout
-    # What the node uses itself is not offered.
+    # What the node and the Python package use themselves is not offered.
+    assert "private" not in done.stdout
     offered = {"bash": r'opts="[^"]*\bwarden\b', "zsh": r"'warden:", "fish": r'-a "warden"'}
     assert not re.search(offered[shell], done.stdout)
     if program := shutil.which(shell):

@@ -16,15 +16,14 @@ impl Check {
         match load(&self.file.service) {
             Ok(loaded) => {
                 let service = &loaded.service;
-                let (stages, pipelines, routes) = (service.stages.len(), service.pipelines.len(), service.routes.len());
-                println!(
-                    "{}: service `{}` is good ({}, {}, {})",
-                    self.file.service.display(),
-                    service.name,
-                    count(stages, "stage"),
-                    count(pipelines, "pipeline"),
-                    count(routes, "route"),
-                );
+                let parts = [
+                    (service.stages.len(), "stage"),
+                    (service.pipelines.len(), "pipeline"),
+                    (service.routes.len(), "route"),
+                    (service.functions.len(), "function pool"),
+                ];
+                let parts: Vec<_> = parts.iter().filter(|(number, _)| *number > 0).map(count).collect();
+                println!("{}: service `{}` is good ({})", self.file.service.display(), service.name, parts.join(", "));
                 ExitCode::SUCCESS
             }
             Err(code) => code,
@@ -32,6 +31,6 @@ impl Check {
     }
 }
 
-fn count(number: usize, thing: &str) -> String {
-    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+fn count((number, thing): &(usize, &str)) -> String {
+    format!("{number} {thing}{}", if *number == 1 { "" } else { "s" })
 }

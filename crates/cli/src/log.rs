@@ -23,12 +23,12 @@ pub(crate) fn colours() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// Begins to log to standard error, from a thread of its own: a terminal that is held up must not hold up the node. The log
-/// is whole once the guard is dropped.
-pub(crate) fn start(format: Format) -> WorkerGuard {
+/// Begins to log to standard error, from a thread of its own: a terminal that is held up must not hold up the node. The
+/// log is whole once the guard is dropped. `level` is the least that is logged unless EVENER_LOG says otherwise.
+pub(crate) fn start(format: Format, level: &str) -> WorkerGuard {
     let (writer, guard) =
         NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LINES).finish(std::io::stderr());
-    let filter = EnvFilter::try_from_env("EVENER_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env("EVENER_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let subscriber = tracing_subscriber::fmt().with_writer(writer).with_env_filter(filter).with_ansi(colours());
     match format {
         Format::Text => subscriber.with_target(false).init(),

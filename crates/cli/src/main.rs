@@ -4,6 +4,7 @@
 
 mod check;
 mod log;
+mod private;
 mod up;
 
 use std::path::{Path, PathBuf};
@@ -15,7 +16,10 @@ use evener_engine::config::{self, Loaded, Report};
 /// Spreads work over a pool of workers and brings every result back to whoever asked.
 #[derive(Debug, Parser)]
 #[command(name = "evener", version, propagate_version = true, max_term_width = 100)]
-#[command(after_help = "Start with `evener up SERVICE.yaml`; what a service file holds is in docs/service-file.md.")]
+#[command(
+    after_help = "Start with `evener up SERVICE.yaml`; what a service file holds is in docs/service-file.md. Without a \
+                  file, `evener up` runs Python functions for any script of yours."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -23,11 +27,13 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a service until Ctrl-C.
+    /// Run a service until Ctrl-C, or without a file a pool of workers for Python functions.
     ///
-    /// Writes `listening NAME URL` for each listener, and `ready` once every stage takes requests, to standard output; the log
-    /// goes to standard error. Ctrl-C or SIGTERM drains: what runs may finish, the rest is answered 503. A second Ctrl-C
-    /// gives up what is left.
+    /// Without a file, scripts of the same user call functions here once EVENER_URL names the address of its API.
+    ///
+    /// Writes `listening NAME URL` for each listener, and `ready` once every stage and pool takes work, to standard
+    /// output; the log goes to standard error. Ctrl-C or SIGTERM drains: what runs may finish, the rest is answered
+    /// 503. A second Ctrl-C gives up what is left.
     Up(up::Up),
     /// Check a service file and say all that is wrong with it; 0 good, 2 bad.
     Check(check::Check),
@@ -45,13 +51,19 @@ enum Command {
 /// The one argument with which a node starts this binary as its warden: not a command for people.
 const WARDEN: &str = "warden";
 
+/// The arguments with which the Python package starts an engine for one script: not a command for people either.
+const PRIVATE: [&str; 2] = ["up", "--private"];
+
 /// The configuration is wrong.
 const BAD_CONFIGURATION: u8 = 2;
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == WARDEN) && arguments.next().is_none() {
+    // What people are not offered, clap is not told of, so that neither help nor completion shows it.
+    if std::env::args_os().skip(1).eq([WARDEN]) {
         return evener_engine::serve_warden();
+    }
+    if std::env::args_os().skip(1).eq(PRIVATE) {
+        return private::run();
     }
     let cli = Cli::parse();
     match cli.command {

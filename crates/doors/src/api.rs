@@ -1,4 +1,4 @@
-//! The API: for now health, readiness and metrics.
+//! The API: health, readiness and metrics over HTTP, and the calls of functions over gRPC.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -9,12 +9,13 @@ use bytes::Bytes;
 use evener_core::{Code, Problem};
 use http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, ORIGIN, WWW_AUTHENTICATE};
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use serde_json::json;
 use subtle::ConstantTimeEq;
 
 use crate::body::{AnswerBody, Kept};
+use crate::grpc::{self, Grpc};
 use crate::http::REQUEST_ID;
 use crate::listener::{BoundListener, Bounds, Link, Listening, Timeouts, serve};
 use crate::node::Node;
@@ -22,6 +23,8 @@ use crate::problem::{self, ProblemView};
 
 /// The content type of the metrics.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// How the content type of every gRPC call begins.
+const GRPC: &[u8] = b"application/grpc";
 /// Connections to the API that may be open at a time.
 const CONNECTIONS: usize = 1000;
 /// The most bytes of a request's head.
@@ -31,6 +34,7 @@ const HEADERS: usize = 64 * 1024;
 pub struct ApiDoor<N> {
     node: Arc<N>,
     token: String,
+    grpc: Grpc<N>,
     /// Host names that the API answers to; empty if any name may lead to it.
     hosts: Vec<String>,
 }
@@ -39,12 +43,12 @@ impl<N: Node> ApiDoor<N> {
     /// A door that wants `token` and answers to `hosts`, each with or without a port. No hosts: to any, for a Unix
     /// socket and for an address that stands for all addresses.
     pub fn new(node: Arc<N>, token: String, hosts: Vec<String>) -> ApiDoor<N> {
-        ApiDoor { node, token, hosts }
+        ApiDoor { grpc: Grpc::new(node.clone()), node, token, hosts }
     }
 
     /// Serves a listener.
     pub fn serve(self: Arc<Self>, listener: BoundListener, timeouts: Timeouts) -> Listening {
-        let bounds = Bounds { timeouts, headers: HEADERS, connections: CONNECTIONS };
+        let bounds = Bounds { timeouts, headers: HEADERS, connections: CONNECTIONS, http2: true };
         let node = self.node.clone();
         let unparsed = move |status| problem::unparsed(&*node, status, HEADERS);
         serve(listener, bounds, unparsed, move |link| Connected { door: self.clone(), link })
@@ -71,6 +75,19 @@ impl<N: Node> ApiDoor<N> {
                 response
             }
         }
+    }
+
+    /// Answers a gRPC call; what is refused here is refused in its terms.
+    async fn answer_grpc(&self, request: Request<Incoming>, link: &Link) -> Response<AnswerBody> {
+        let kept = Kept { _busy: Some(link.busy()) };
+        let (head, body) = request.into_parts();
+        let open = Grpc::<N>::is_open(head.uri.path());
+        let allowed = self.check_origin(&head).and_then(|()| if open { Ok(()) } else { self.check_token(&head) });
+        let response = match allowed {
+            Ok(()) => self.grpc.clone().answer(Request::from_parts(head, body)).await,
+            Err(problem) => grpc::status(&problem).into_http(),
+        };
+        response.map(|body| AnswerBody::messages(body, kept))
     }
 
     fn dispatch(&self, head: &Parts) -> Result<(StatusCode, &'static str, String), Problem> {
@@ -170,6 +187,14 @@ impl<N: Node> hyper::service::Service<Request<Incoming>> for Connected<N> {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
+        if request.version() == Version::HTTP_2 {
+            self.link.connection.set_multiplexed();
+        }
+        let is_grpc = request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(GRPC));
+        if is_grpc {
+            let (door, link) = (self.door.clone(), self.link.clone());
+            return Box::pin(async move { Ok(door.answer_grpc(request, &link).await) });
+        }
         let (head, _) = request.into_parts();
         let response = self.door.answer(&head, &self.link);
         Box::pin(std::future::ready(Ok(response)))

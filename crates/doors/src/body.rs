@@ -1,6 +1,5 @@
 //! Bodies: taking a client's in, within its limits, and giving an answer's out.
 
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -125,8 +124,14 @@ fn too_large(limits: BodyLimits, said: Option<u64>) -> Problem {
 
 /// The body of an answer. Holds on to whatever must live until its last byte is handed over.
 pub(crate) struct AnswerBody {
-    bytes: Option<Bytes>,
+    content: Content,
     _kept: Kept,
+}
+
+enum Content {
+    Whole(Option<Bytes>),
+    /// The messages of a gRPC call, as they come.
+    Messages(tonic::body::Body),
 }
 
 /// What lives as long as an answer's body.
@@ -149,7 +154,12 @@ impl AsRef<[u8]> for Held {
 
 impl AnswerBody {
     pub(crate) fn new(bytes: Bytes, kept: Kept) -> AnswerBody {
-        AnswerBody { bytes: Some(bytes).filter(|bytes| !bytes.is_empty()), _kept: kept }
+        AnswerBody { content: Content::Whole(Some(bytes).filter(|bytes| !bytes.is_empty())), _kept: kept }
+    }
+
+    /// The messages of a gRPC call.
+    pub(crate) fn messages(body: tonic::body::Body, kept: Kept) -> AnswerBody {
+        AnswerBody { content: Content::Messages(body), _kept: kept }
     }
 
     /// A body whose memory stays set aside until its last byte is with the client, if it is large enough to matter.
@@ -163,17 +173,26 @@ impl AnswerBody {
 
 impl Body for AnswerBody {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = tonic::Status;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(self.bytes.take().map(|bytes| Ok(Frame::data(bytes))))
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
+        match &mut self.content {
+            Content::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Content::Messages(body) => Pin::new(body).poll_frame(cx),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.bytes.is_none()
+        match &self.content {
+            Content::Whole(bytes) => bytes.is_none(),
+            Content::Messages(body) => body.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+        match &self.content {
+            Content::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Content::Messages(body) => body.size_hint(),
+        }
     }
 }

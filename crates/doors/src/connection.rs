@@ -37,6 +37,10 @@ const BUSY: u8 = 2;
 pub(crate) struct Connection {
     phase: AtomicU8,
     since: AtomicU32,
+    /// Requests that are being served.
+    open: AtomicU32,
+    /// Whether requests come side by side (HTTP/2): bytes between them are then no head of a request.
+    multiplexed: AtomicBool,
     stalled_since: AtomicU32,
     /// Whether bytes of an answer may still be on their way through the HTTP library.
     answering: AtomicBool,
@@ -67,13 +71,21 @@ impl Connection {
 
     /// A whole head is in; the request is being served.
     pub(crate) fn request_began(&self) {
+        self.open.fetch_add(1, Ordering::Relaxed);
         self.answering.store(true, Ordering::Relaxed);
         self.phase.store(BUSY, Ordering::Relaxed);
     }
 
     /// The last byte of the answer is handed over.
     pub(crate) fn request_ended(&self, tick: u32) {
-        self.enter(IDLE, tick);
+        if self.open.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.enter(IDLE, tick);
+        }
+    }
+
+    /// Requests come side by side on this connection.
+    pub(crate) fn set_multiplexed(&self) {
+        self.multiplexed.store(true, Ordering::Relaxed);
     }
 
     fn is_idle(&self) -> bool {
@@ -207,7 +219,7 @@ impl<S> Drop for Watched<S> {
 impl<S: Read + Unpin> Read for Watched<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if read.is_ready() && self.connection.is_idle() {
+        if read.is_ready() && self.connection.is_idle() && !self.connection.multiplexed.load(Ordering::Relaxed) {
             self.connection.enter(HEAD, self.shared.clock.now());
         }
         read

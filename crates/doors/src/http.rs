@@ -103,7 +103,7 @@ impl<N: Node> HttpDoor<N> {
 
     /// Serves a listener, with at most `most` connections at a time.
     pub fn serve(self: Arc<Self>, listener: BoundListener, timeouts: Timeouts, most: usize) -> Listening {
-        let bounds = Bounds { timeouts, headers: self.headers, connections: most };
+        let bounds = Bounds { timeouts, headers: self.headers, connections: most, http2: false };
         let (node, headers) = (self.node.clone(), self.headers);
         let unparsed = move |status| problem::unparsed(&*node, status, headers);
         serve(listener, bounds, unparsed, move |link| Connected { door: self.clone(), link })
@@ -226,6 +226,8 @@ impl<N: Node> HttpDoor<N> {
         match answered {
             Answer::Value(parcel) => self.value(id, StatusCode::OK, HeaderMap::new(), parcel, kept),
             Answer::Reply(reply) => self.reply(id, reply, kept),
+            // Only calls of functions that were sent here come to this, and those come by the API.
+            Answer::Raised(problem, _) => self.problem(id, &problem, kept),
             Answer::Fallback(problem) => {
                 let mut headers = HeaderMap::new();
                 headers.insert(FALLBACK, HeaderValue::from_static(problem.code.name()));

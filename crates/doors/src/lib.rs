@@ -7,16 +7,21 @@
 pub mod api;
 mod body;
 pub mod connection;
+mod grpc;
 pub mod http;
 pub mod listener;
 pub mod node;
 mod origin;
 mod problem;
+mod session;
 mod socket;
 
 pub use api::ApiDoor;
 pub use http::{HttpDoor, Input, Route};
 pub use listener::{BoundListener, Listening, Timeouts};
-pub use node::{Answered, Health, Node, Parcel, StageHealth, Ticket};
+pub use node::{
+    Answered, CallTicket, Called, Caller, Function, Health, Node, Parcel, PoolView, StageHealth, Stream, Ticket,
+    WorkerView,
+};
 pub use origin::Origin;
 pub use problem::ProblemView;

@@ -13,7 +13,8 @@ use std::time::Duration;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::Service;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
@@ -23,6 +24,16 @@ use crate::connection::{Connection, Presence, TickClock, TickLimits, Watched};
 
 /// How often connections are looked at.
 const SWEEP: Duration = Duration::from_millis(250);
+/// The most headers of a request.
+const HEADERS: usize = 256;
+/// The most requests side by side on one HTTP/2 connection.
+const STREAMS: u32 = 256;
+/// How many bytes an HTTP/2 client may send ahead of what was taken, on one stream and in all.
+const WINDOW: u32 = 16 << 20;
+/// The most bytes of one HTTP/2 frame. Large frames make large payloads cheap.
+const FRAME: u32 = 1 << 20;
+/// How many bytes of an answer may wait to be written on an HTTP/2 stream.
+const SEND_BUFFER: usize = 2 << 20;
 /// How long to wait after an `accept` that failed, for instance for want of descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
@@ -159,6 +170,52 @@ pub(crate) struct Bounds {
     pub(crate) headers: usize,
     /// The most connections that are open at a time; further ones wait to be accepted.
     pub(crate) connections: usize,
+    /// Whether clients may speak HTTP/2 as well.
+    pub(crate) http2: bool,
+}
+
+/// What is spoken on a connection.
+#[derive(Clone)]
+enum Spoken {
+    Http1(http1::Builder),
+    /// Whichever of the two the client begins with.
+    Either(auto::Builder<TokioExecutor>),
+}
+
+impl Spoken {
+    fn new(bounds: &Bounds) -> Spoken {
+        // A head that is a little over the limit shall reach the service, which says what is wrong; one that does not fit here
+        // gets a bare 431. The library's smallest buffer is 8 KiB.
+        let buffer = bounds.headers.saturating_mul(2).max(64 * 1024);
+        if !bounds.http2 {
+            let mut http = http1::Builder::new();
+            http.max_buf_size(buffer).max_headers(HEADERS);
+            return Spoken::Http1(http);
+        }
+        let mut http = auto::Builder::new(TokioExecutor::new());
+        http.http1().max_buf_size(buffer).max_headers(HEADERS);
+        http.http2()
+            .max_header_list_size(u32::try_from(bounds.headers).unwrap_or(u32::MAX))
+            .max_concurrent_streams(STREAMS)
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
+            .max_frame_size(FRAME)
+            .max_send_buf_size(SEND_BUFFER);
+        Spoken::Either(http)
+    }
+
+    async fn serve<I, S>(self, stream: I, service: S) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
+    where
+        I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+        S: Service<hyper::Request<Incoming>, Response = hyper::Response<crate::body::AnswerBody>> + Send + 'static,
+        S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        S::Future: Send + 'static,
+    {
+        match self {
+            Spoken::Http1(http) => http.serve_connection(stream, service).await.map_err(Into::into),
+            Spoken::Either(http) => http.serve_connection(stream, service).await,
+        }
+    }
 }
 
 /// Serves every connection that comes with a service of its own, made by `service`. A head that cannot be parsed gets the
@@ -173,9 +230,10 @@ where
     F: Fn(Link) -> S + Send + Sync + 'static,
     S: Service<hyper::Request<Incoming>, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
     S: Service<hyper::Request<Incoming>, Response = hyper::Response<crate::body::AnswerBody>>,
-    S::Future: Send,
+    S::Future: Send + 'static,
 {
-    let Bounds { timeouts, headers, connections: most } = bounds;
+    let spoken = Spoken::new(&bounds);
+    let Bounds { timeouts, connections: most, .. } = bounds;
     let shared = Arc::new(Shared {
         clock: TickClock::default(),
         draining: AtomicBool::new(false),
@@ -184,11 +242,7 @@ where
         next: AtomicU64::new(0),
         all_closed: Notify::new(),
     });
-    let mut http = http1::Builder::new();
-    // A head that is a little over the limit shall reach the service, which says what is wrong; one that does not fit here
-    // gets a bare 431. The library's smallest buffer is 8 KiB.
-    http.max_buf_size(headers.saturating_mul(2).max(64 * 1024)).max_headers(256);
-    let acceptor = Acceptor { shared: shared.clone(), http, service };
+    let acceptor = Acceptor { shared: shared.clone(), spoken, service };
     let accepting = tokio::spawn(accept(listener, acceptor, Arc::new(Semaphore::new(most))));
     let sweeping = tokio::spawn(sweep(shared.clone(), TickLimits::new(&timeouts, SWEEP)));
     Listening { shared, accepting, sweeping }
@@ -214,7 +268,7 @@ async fn sweep(shared: Arc<Shared>, limits: TickLimits) {
 
 struct Acceptor<F> {
     shared: Arc<Shared>,
-    http: http1::Builder,
+    spoken: Spoken,
     service: F,
 }
 
@@ -223,7 +277,7 @@ where
     F: Fn(Link) -> S + Send + Sync + 'static,
     S: Service<hyper::Request<Incoming>, Response = hyper::Response<crate::body::AnswerBody>> + Send + 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    S::Future: Send,
+    S::Future: Send + 'static,
 {
     let _unlink = match &listener {
         BoundListener::Unix(_, path) => Some(Unlink(path.clone())),
@@ -273,7 +327,7 @@ where
     F: Fn(Link) -> S + Send + Sync + 'static,
     S: Service<hyper::Request<Incoming>, Response = hyper::Response<crate::body::AnswerBody>> + Send + 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    S::Future: Send,
+    S::Future: Send + 'static,
 {
     fn spawn<I>(&self, socket: RawFd, stream: I, client: Arc<str>, place: OwnedSemaphorePermit)
     where
@@ -290,7 +344,7 @@ where
 
     fn spawn_tls(&self, tls: TlsAcceptor, stream: TcpStream, peer: SocketAddr, place: OwnedSemaphorePermit) {
         let (link, registered) = self.register(peer.to_string().into());
-        let (shared, http, service) = (self.shared.clone(), self.http.clone(), (self.service)(link.clone()));
+        let (shared, spoken, service) = (self.shared.clone(), self.spoken.clone(), (self.service)(link.clone()));
         let connection = link.connection.clone();
         let task = tokio::spawn(async move {
             let _kept = (registered, place);
@@ -299,7 +353,7 @@ where
             match tls.accept(stream).await {
                 Ok(stream) => {
                     let stream = Watched::new(TokioIo::new(stream), socket, shared, connection);
-                    report(http.serve_connection(stream, service).await);
+                    report(spoken.serve(stream, service).await);
                 }
                 Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
             }
@@ -319,12 +373,12 @@ where
         I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
     {
         let stream = Watched::new(stream, socket, self.shared.clone(), link.connection.clone());
-        let serving = self.http.serve_connection(stream, (self.service)(link));
+        let serving = self.spoken.clone().serve(stream, (self.service)(link));
         async move { report(serving.await) }
     }
 }
 
-fn report(result: hyper::Result<()>) {
+fn report(result: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
     if let Err(error) = result {
         tracing::debug!(%error, "a connection ended early");
     }

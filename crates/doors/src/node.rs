@@ -1,10 +1,15 @@
 //! What a door needs of the node behind it.
 
+use std::fmt::Debug;
 use std::future::Future;
+use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evener_core::{Answer, Budget, FallbackOn, Path, Problem, RequestId, Reservation, StageId};
+use bytes::Bytes;
+use evener_core::{
+    Answer, Budget, FallbackOn, Path, Problem, RequestId, RequestKey, Reservation, StageId, Terms, Withdrawal,
+};
 use evener_protocol::Value;
 
 use crate::origin::Origin;
@@ -40,6 +45,108 @@ pub struct Ticket {
 
 /// A request's one answer.
 pub type Answered = Answer<Parcel>;
+
+/// A function that was sent here, for as long as somebody may call it.
+#[derive(Debug)]
+pub struct Function {
+    /// Its number in this node.
+    pub number: NonZero<u32>,
+    /// The SHA-256 of its body.
+    pub hash: [u8; 32],
+    /// Its name, for people.
+    pub name: String,
+    /// Major and minor version of the Python that it is for.
+    pub python: String,
+    /// The function itself, which only workers look into.
+    pub body: Bytes,
+    /// What is set aside for it.
+    pub held: Reservation,
+}
+
+/// A call of a function, as a door hands it in.
+#[derive(Debug)]
+pub struct CallTicket {
+    /// Its public id.
+    pub id: RequestId,
+    /// Which pool does it; see [`Node::pool`].
+    pub pool: StageId,
+    /// The function.
+    pub function: Arc<Function>,
+    /// Whether the input holds many calls.
+    pub group: bool,
+    /// What goes for it beside the pool's rules. Which function it is the node fills in.
+    pub terms: Terms,
+    /// Whether what it prints is not wanted.
+    pub discard_output: bool,
+    /// The input.
+    pub input: Parcel,
+    /// Who waits for it.
+    pub caller: Arc<dyn Caller>,
+    /// The caller's number for it.
+    pub number: u64,
+}
+
+/// What became of a call, and who did it.
+#[derive(Debug)]
+pub struct Called {
+    /// Its public id.
+    pub id: RequestId,
+    /// What became of it.
+    pub answer: Answered,
+    /// The process number of its worker; 0 if it never got to one.
+    pub worker: u32,
+    /// How long the function ran.
+    pub ran: Duration,
+    /// Tries that were begun, as far as is known.
+    pub tries: u32,
+}
+
+/// Whoever waits for calls. What is told here must not wait, nor call the node.
+pub trait Caller: Debug + Send + Sync + 'static {
+    /// The call wrote something. `cut`: this is all that is passed on.
+    fn printed(&self, number: u64, stream: Stream, bytes: &[u8], cut: bool);
+
+    /// The call has ended; nothing more comes of it.
+    fn answered(&self, number: u64, called: Called);
+
+    /// The call was to be withdrawn, and goes on.
+    fn goes_on(&self, number: u64);
+}
+
+/// Which of its two streams a call wrote to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// A pool of workers that call functions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolView {
+    /// Its name.
+    pub name: String,
+    /// Major and minor version of its Python.
+    pub python: String,
+    /// How many workers it shall have.
+    pub workers: u32,
+}
+
+/// A worker that is up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerView {
+    /// Its process number.
+    pub pid: u32,
+    /// The name of its stage or pool.
+    pub pool: String,
+    /// Its number there, from 0.
+    pub index: u32,
+    /// Jobs that it has done.
+    pub done: u64,
+    /// Whether it is at one now.
+    pub busy: bool,
+}
 
 /// How a stage stands, as far as anybody may know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +187,30 @@ pub trait Node: Send + Sync + 'static {
 
     /// Whether causes are shown to clients.
     fn debug(&self) -> bool;
+
+    /// The node's name: its host's, and its process number.
+    fn name(&self) -> &str;
+
+    /// The pools that take functions.
+    fn pools(&self) -> &[PoolView];
+
+    /// The pool of that name, if it takes functions.
+    fn pool(&self, name: &str) -> Option<StageId>;
+
+    /// Takes a function in. If it is here already, it is the same one. `held` is set aside for its body.
+    fn define(&self, hash: [u8; 32], name: String, python: String, body: Bytes, held: Reservation) -> Arc<Function>;
+
+    /// Lets a call in, and from then on tells its caller; or says why not.
+    fn call(&self, call: CallTicket) -> Result<RequestKey, Problem>;
+
+    /// A caller takes a call back; see [`Dispatcher::withdraw`](evener_core::Dispatcher::withdraw).
+    fn withdraw(&self, call: RequestKey, kill: bool) -> Withdrawal;
+
+    /// A caller is gone: nobody waits for its call.
+    fn abandon(&self, call: RequestKey);
+
+    /// The workers that are up.
+    fn workers(&self) -> Vec<WorkerView>;
 
     /// How the node stands.
     fn health(&self) -> Health;

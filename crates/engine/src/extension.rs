@@ -39,7 +39,10 @@ pub(crate) fn of_job(told: &Told<'_>, value: &Value) -> Vec<u8> {
     if !told.context && !told.is_request && content_type.is_none() {
         return Vec::new();
     }
-    let origin = told.waiter.map(|waiter| &waiter.origin);
+    let origin = match told.waiter {
+        Some(Waiter::Request { origin, .. }) => Some(origin),
+        Some(Waiter::Call(_)) | None => None,
+    };
     let extension = Extension {
         job_id: told.context.then(|| told.id.to_string()),
         request_id: told.context.then(|| told.request_id.to_string()),

@@ -7,6 +7,7 @@
 mod clock;
 pub mod config;
 mod extension;
+mod functions;
 mod listen;
 mod metrics;
 mod node;
@@ -31,6 +32,8 @@ pub use evener_supervisor::warden::serve as serve_warden;
 
 pub use crate::listen::ListenError;
 pub use crate::node::Node;
+use crate::node::Setup;
+use crate::wiring::Crew;
 
 /// How long the last answers may take to reach their clients once the node is drained.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -84,9 +87,16 @@ pub struct Running {
 pub async fn start(service: Service, warden: fn() -> Command) -> Result<Running, StartError> {
     let folder = Arc::new(RuntimeDir::open()?);
     let interpreters = wiring::interpreters(&service)?;
-    let topology = Arc::new(wiring::topology(&service));
-    let wanted = wiring::wanted(&service);
-    let node = Arc::new(Node::new(topology, service.limits.memory, service.debug, &wanted));
+    let crews = wiring::crews(&service);
+    let wanted: Vec<u32> = crews.iter().map(Crew::wanted).collect();
+    let node = Arc::new(Node::new(Setup {
+        topology: Arc::new(wiring::topology(&service)),
+        memory: service.limits.memory,
+        debug: service.debug,
+        wanted: wanted.clone(),
+        pools: wiring::pools(&service, &interpreters),
+        output: crews.iter().map(Crew::output).collect(),
+    }));
     let mut running = Running {
         node: node.clone(),
         addresses: Vec::new(),
@@ -107,7 +117,7 @@ pub async fn start(service: Service, warden: fn() -> Command) -> Result<Running,
         let slot = Slot::new(plan, running.wardens.clone(), node.clone());
         running.slots.spawn(slot.run(running.stop.subscribe()));
     }
-    let names = service.stages.iter().map(|stage| stage.name.clone());
+    let names = crews.iter().map(|crew| crew.name().to_owned());
     running.interpreters = names.zip(interpreters).collect();
     Ok(running)
 }
@@ -150,6 +160,19 @@ impl Running {
         &self.node
     }
 
+    /// Gives up all that is left, and ends all workers.
+    pub async fn end(mut self) {
+        self.doors.iter().for_each(Listening::drain);
+        self.node.drain(Duration::ZERO).await;
+        self.stop_workers().await;
+    }
+
+    async fn stop_workers(&mut self) {
+        self.stop.send_replace(true);
+        self.wardens.shutdown().await;
+        self.timekeeper.abort();
+    }
+
     /// Stops accepting, lets what runs finish within the service's `drain`, answers the rest, and ends all workers. If `hurry`
     /// comes first, all that is left is given up at once.
     pub async fn drain(mut self, hurry: impl Future<Output = ()>) {
@@ -178,9 +201,7 @@ impl Running {
             }
         }
         last.into_iter().for_each(Listening::drain);
-        self.stop.send_replace(true);
-        self.wardens.shutdown().await;
-        self.timekeeper.abort();
+        self.stop_workers().await;
     }
 }
 

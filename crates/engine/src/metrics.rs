@@ -68,7 +68,7 @@ impl Metrics {
         let counter = match answer {
             Answer::Value(_) | Answer::Reply(_) => Some(&self.served),
             Answer::Fallback(_) => Some(&self.fallbacks),
-            Answer::Problem(problem) => {
+            Answer::Problem(problem) | Answer::Raised(problem, _) => {
                 Code::ALL.iter().position(|code| *code == problem.code).and_then(|number| self.problems.get(number))
             }
         };

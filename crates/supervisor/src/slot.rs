@@ -53,6 +53,9 @@ pub trait Events: Send + Sync + 'static {
     /// A worker did not start, and `why`. `broken` if that was so several times in a row. The next start comes after `wait`.
     fn start_failed(&self, place: &Place, why: &str, broken: bool, wait: Duration);
 
+    /// A worker that calls functions wrote something while it was at a job. False if nobody wants it; then it comes as lines.
+    fn printed(&self, worker: WorkerKey, stream: Stream, bytes: &[u8]) -> bool;
+
     /// A worker wrote a line. `worker` is `None` before it is ready.
     fn output(&self, place: &Place, pid: u32, worker: Option<WorkerKey>, stream: Stream, line: &str);
 }
@@ -80,6 +83,8 @@ pub struct Plan {
     pub grace: Duration,
     /// The most bytes of a result.
     pub largest: u64,
+    /// Whether what a worker writes belongs to the job that it is at, byte for byte.
+    pub calls: bool,
 }
 
 /// One place in a pool.

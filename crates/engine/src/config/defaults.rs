@@ -18,6 +18,9 @@ pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// How long a worker that is told to stop has before it is signalled.
 pub(crate) const GRACE: Duration = Duration::from_secs(5);
 
+/// The most bytes of what one call of a function prints that are kept and passed on.
+pub(crate) const OUTPUT: u64 = 8 << 20;
+
 /// How long a client waits behind a route.
 pub(crate) const ROUTE_TIMEOUT: Duration = Duration::from_secs(30);
 

@@ -12,9 +12,11 @@ pub(crate) struct Table {
     /// What such a mapping is, with its article: "a stage".
     pub(crate) what: &'static str,
     pub(crate) keys: &'static [Key],
+    /// Keys of which at least one is required; none if all of them may be left out.
+    pub(crate) some_of: &'static [&'static str],
     /// Words that later versions know.
     pub(crate) later: &'static [&'static str],
-    /// Words that people try: each with the key that is meant, and what to say.
+    /// Words that people try: each with the key that is meant, empty if there is none, and what to say.
     pub(crate) instead: &'static [(&'static str, &'static str, &'static str)],
 }
 
@@ -71,6 +73,8 @@ pub(crate) enum Shape {
     Env,
     Mapping(&'static Table),
     Either(&'static [Shape]),
+    /// No value at all.
+    Nothing,
     /// Whatever JSON can say.
     Anything,
 }
@@ -127,8 +131,7 @@ pub(crate) static SERVICE: Table = Table {
             "stages",
             Shape::Named(1, &Shape::Mapping(&STAGE)),
             "The stages, by name. Each has its own queue and its own workers.",
-        )
-        .required(),
+        ),
         key(
             "pipelines",
             Shape::Named(0, &Shape::List(1, &Shape::Reference)),
@@ -139,13 +142,19 @@ pub(crate) static SERVICE: Table = Table {
             Shape::List(0, &Shape::Mapping(&ROUTE)),
             "The HTTP routes, each of them a way into a stage or a pipeline.",
         ),
+        key(
+            "functions",
+            Shape::Named(1, &Shape::Either(&[Shape::Mapping(&FUNCTION_POOL), Shape::Nothing])),
+            "Pools of workers, by name, that run the Python functions which clients send. Without it, none are taken.",
+        ),
         key("limits", Shape::Mapping(&LIMITS), "What bounds the node as a whole."),
         key("drain", Shape::Duration, "How long running work may take to finish once the node is told to stop.")
             .or(Default::Duration(defaults::DRAIN)),
         key("debug", Shape::Bool, "Whether answers to clients carry messages, tracebacks and death certificates.")
             .or(Default::Bool(false)),
     ],
-    later: &["include", "triggers", "functions", "tests", "store"],
+    some_of: &["stages", "functions"],
+    later: &["include", "triggers", "tests", "store"],
     instead: &[("name", "service", "the name of the service is the value of `service`")],
 };
 
@@ -160,6 +169,7 @@ pub(crate) static LISTEN: Table = Table {
             "Where Evener's own API is served. Without it, the API has a Unix socket only. An address that others can reach needs `tls`, or `insecure: true`.",
         ),
     ],
+    some_of: &[],
     later: &["zmq"],
     instead: &[],
 };
@@ -173,6 +183,7 @@ pub(crate) static LISTENER: Table = Table {
         key("tls", Shape::Mapping(&TLS), "The certificate to serve with."),
         key("insecure", Shape::Bool, "Accept an address that others can reach, without TLS.").or(Default::Bool(false)),
     ],
+    some_of: &[],
     later: &[],
     instead: &[],
 };
@@ -183,35 +194,109 @@ pub(crate) static TLS: Table = Table {
         key("cert", Shape::Text, "The file with the certificate chain, in PEM.").required(),
         key("key", Shape::Text, "The file with the private key, in PEM.").required(),
     ],
+    some_of: &[],
     later: &[],
     instead: &[],
 };
+
+/// Which Python runs a worker, where, and under which bounds: what a stage and a function pool have in common.
+mod workforce {
+    use super::{Default, Key, MOST, MOST_WORKERS, Shape, defaults, key};
+
+    pub(super) const WORKERS: Key = key(
+        "workers",
+        Shape::Either(&[Shape::Number { least: 0, most: MOST_WORKERS }, Shape::Choice(&["auto"])]),
+        "How many workers; `auto` is one for each core.",
+    );
+    pub(super) const QUEUE: Key = key(
+        "queue",
+        Shape::Number { least: 1, most: MOST },
+        "The most jobs that may wait here. Without it, `limits.queue`.",
+    );
+    pub(super) const ENV: Key =
+        key("env", Shape::Env, "Variables for the workers' environment. `{index}` stands for the worker's number.");
+    pub(super) const CWD: Key =
+        key("cwd", Shape::Text, "The workers' working directory. Without it, the folder of the service file.");
+    pub(super) const INTERPRETER: Key =
+        key("interpreter", Shape::Text, "The Python interpreter: a path, or a command to be found on PATH.");
+    pub(super) const MEMORY: Key = key("memory", Shape::Size, "The most memory of one worker. Without it, no limit.");
+    pub(super) const MAX_JOBS_PER_WORKER: Key = key(
+        "max_jobs_per_worker",
+        Shape::Number { least: 1, most: MOST },
+        "After how many jobs a worker is replaced. Without it, never.",
+    );
+    pub(super) const START_TIMEOUT: Key =
+        key("start_timeout", Shape::Duration, "How long a worker may take from its start until it is ready.")
+            .or(Default::Duration(defaults::START_TIMEOUT));
+    pub(super) const GRACE: Key =
+        key("grace", Shape::Duration, "How long a worker that is told to stop has before it is signalled.")
+            .or(Default::Duration(defaults::GRACE));
+    pub(super) const ON_CANCEL: Key = key(
+        "on_cancel",
+        Shape::Choice(super::ON_CANCEL),
+        "What happens to a running job that nobody waits for any more: its worker is told, or told and then killed.",
+    );
+}
 
 pub(crate) static STAGE: Table = Table {
     what: "a stage",
     keys: &[
         key("python", Shape::Python, "The function or class that does the jobs, as `module:attribute`. Modules are found beside the service file.").required(),
-        key("workers", Shape::Either(&[Shape::Number { least: 0, most: MOST_WORKERS }, Shape::Choice(&["auto"])]), "How many workers; `auto` is one for each core.").or(Default::Number(defaults::WORKERS as u64)),
+        workforce::WORKERS.or(Default::Number(defaults::WORKERS as u64)),
         key("timeout", Shape::Duration, "How long one try of a job may run, from its start.").or(Default::Duration(defaults::STAGE_TIMEOUT)),
         key("retries", Shape::Number { least: 0, most: MOST_RETRIES }, "How often a job is tried again after its first try.").or(Default::Number(defaults::RETRIES as u64)),
         key("retry_on", Shape::List(0, &Shape::Choice(RETRY_ON)), "After which failures a job is tried again: its worker died, it ran into the timeout, its code raised.").or(Default::Words(&["lost"])),
         key("backoff", Shape::Duration, "How long to wait before a retry. Without it, the first retry after a loss comes at once."),
-        key("queue", Shape::Number { least: 1, most: MOST }, "The most jobs that may wait here. Without it, `limits.queue`."),
-        key("env", Shape::Env, "Variables for the workers' environment. `{index}` stands for the worker's number."),
-        key("cwd", Shape::Text, "The workers' working directory. Without it, the folder of the service file."),
-        key("interpreter", Shape::Text, "The Python interpreter: a path, or a command to be found on PATH."),
-        key("memory", Shape::Size, "The most memory of one worker. Without it, no limit."),
-        key("max_jobs_per_worker", Shape::Number { least: 1, most: MOST }, "After how many jobs a worker is replaced. Without it, never."),
-        key("start_timeout", Shape::Duration, "How long a worker may take from its start until it is ready.").or(Default::Duration(defaults::START_TIMEOUT)),
-        key("grace", Shape::Duration, "How long a worker that is told to stop has before it is signalled.").or(Default::Duration(defaults::GRACE)),
-        key("on_cancel", Shape::Choice(ON_CANCEL), "What happens to a running job that nobody waits for any more: its worker is told, or told and then killed.").or(Default::Text("tell")),
+        workforce::QUEUE,
+        workforce::ENV,
+        workforce::CWD,
+        workforce::INTERPRETER,
+        workforce::MEMORY,
+        workforce::MAX_JOBS_PER_WORKER,
+        workforce::START_TIMEOUT,
+        workforce::GRACE,
+        workforce::ON_CANCEL.or(Default::Text("tell")),
     ],
+    some_of: &[],
     later: &["command", "jq", "zmq", "protocol", "threads", "concurrency", "batch", "affinity", "fairness"],
     instead: &[
         ("function", "python", "write `python: module:function`"),
         ("module", "python", "write `python: module:function`"),
     ],
 };
+
+pub(crate) static FUNCTION_POOL: Table = Table {
+    what: "a function pool",
+    keys: &[
+        workforce::WORKERS.or(Default::Text("auto")),
+        workforce::INTERPRETER,
+        workforce::CWD,
+        workforce::ENV,
+        workforce::MEMORY,
+        workforce::MAX_JOBS_PER_WORKER,
+        workforce::START_TIMEOUT,
+        workforce::GRACE,
+        workforce::QUEUE,
+        workforce::ON_CANCEL.or(Default::Text("kill")),
+        key("output", Shape::Size, "The most bytes of what one call prints that are passed on.")
+            .or(Default::Size(defaults::OUTPUT)),
+    ],
+    some_of: &[],
+    later: &[],
+    instead: &[
+        ("timeout", "", "say it where the function is decorated: `@evener.function(timeout=60)`"),
+        ("retries", "", "say it where the function is decorated: `@evener.function(retries=2)`"),
+        ("retry_on", "", CALLS_RETRY),
+        ("backoff", "", CALLS_RETRY),
+        ("python", "", "functions come here from clients; one of the service's own is a stage: name it in `stages`"),
+        ("max_workers", "workers", "write `workers`"),
+        ("size", "workers", "write `workers`"),
+    ],
+};
+
+/// What to say about keys of stages that calls do not have.
+const CALLS_RETRY: &str = "a call is tried again if its worker dies; how often is said where the function is decorated: \
+                           `@evener.function(retries=2)`";
 
 pub(crate) static ROUTE: Table = Table {
     what: "a route",
@@ -232,6 +317,7 @@ pub(crate) static ROUTE: Table = Table {
         key("decode", Shape::Choice(DECODE), "How the body is decoded. Without it, as its content type says."),
         key("body", Shape::Size, "The largest body. Without it, `limits.body`."),
     ],
+    some_of: &[],
     later: &[],
     instead: &[
         ("stage", "pipeline", "write `pipeline`: it takes the name of a stage, too"),
@@ -260,6 +346,7 @@ pub(crate) static LIMITS: Table = Table {
         key("idle_timeout", Shape::Duration, "How long a kept connection may stay without a request.")
             .or(Default::Duration(defaults::IDLE_TIMEOUT)),
     ],
+    some_of: &[],
     later: &[],
     instead: &[],
 };

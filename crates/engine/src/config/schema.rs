@@ -61,6 +61,10 @@ fn mapping(table: &Table) -> Map<String, Value> {
     if !required.is_empty() {
         schema.insert("required".into(), json!(required));
     }
+    if !table.some_of.is_empty() {
+        let one = table.some_of.iter().map(|name| json!({"required": [name]}));
+        schema.insert("anyOf".into(), one.collect());
+    }
     schema.insert("additionalProperties".into(), json!(false));
     schema
 }
@@ -117,6 +121,7 @@ fn shape(shape_: &Shape) -> Map<String, Value> {
         }),
         Shape::Mapping(table) => Value::Object(mapping(table)),
         Shape::Either(shapes) => json!({"anyOf": shapes.iter().map(shape).collect::<Vec<_>>()}),
+        Shape::Nothing => json!({"type": "null"}),
         Shape::Anything => json!({}),
     };
     match schema {

@@ -3,33 +3,59 @@
 //! Nothing here is optional unless its absence means something, and then its comment says what.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use super::defaults;
+use super::keys::MOST_WORKERS;
 
 /// A service that was read without errors.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Service {
     /// The name of the service: `[A-Za-z_][A-Za-z0-9_-]*`, at most 64 characters.
     pub name: String,
-    /// The service file, as it was named by whoever loaded it.
+    /// The service file, as it was named by whoever loaded it; empty for a service that is in no file.
     pub file: PathBuf,
     /// The folder of the service file; relative paths in the file start here.
     pub folder: PathBuf,
     /// Where the node listens.
     pub listen: Listen,
-    /// The stages, in the order of the file; at least one.
+    /// The stages, in the order of the file; at least one where there are no function pools.
     pub stages: Vec<Stage>,
     /// The pipelines, in the order of the file.
     pub pipelines: Vec<Pipeline>,
     /// The routes, in the order of the file.
     pub routes: Vec<Route>,
+    /// The function pools, in the order of the file; none if the service takes no functions.
+    pub functions: Vec<FunctionPool>,
     /// What bounds the node as a whole.
     pub limits: Limits,
     /// How long running work may take to finish once the node is told to stop (30 s).
     pub drain: Duration,
     /// Whether answers to clients carry messages, tracebacks and death certificates (no).
     pub debug: bool,
+}
+
+impl Service {
+    /// A service without a file: it has one function pool `default`, whose workers run in `folder`, and listens on its
+    /// API's Unix socket alone.
+    ///
+    /// `name` becomes part of the socket's path; `folder` should be absolute.
+    pub fn functions_only(name: &str, workers: Workers, folder: PathBuf) -> Self {
+        Self {
+            name: name.into(),
+            file: PathBuf::new(),
+            folder: folder.clone(),
+            listen: Listen::default(),
+            stages: Vec::new(),
+            pipelines: Vec::new(),
+            routes: Vec::new(),
+            functions: vec![FunctionPool { workers, ..FunctionPool::new(FunctionPool::DEFAULT, folder) }],
+            limits: Limits::default(),
+            drain: defaults::DRAIN,
+            debug: false,
+        }
+    }
 }
 
 /// The addresses a node listens on.
@@ -66,7 +92,7 @@ pub struct Tls {
 /// A step with a queue and a pool of workers of its own.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stage {
-    /// Its name, unique among stages and pipelines.
+    /// Its name, unique among stages, pipelines and function pools.
     pub name: String,
     /// The function or class that does the jobs.
     pub python: PythonTarget,
@@ -102,6 +128,67 @@ pub struct Stage {
     pub on_cancel: OnCancel,
 }
 
+/// A pool of Python workers that run the functions which clients send.
+///
+/// How long a call may run and how often it is tried again is said by the function, on the client's side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FunctionPool {
+    /// Its name, unique among stages, pipelines and function pools.
+    pub name: String,
+    /// How many workers (one for each core).
+    pub workers: Workers,
+    /// The most calls that may wait here; `None` is `limits.queue`.
+    pub queue: Option<usize>,
+    /// Variables added to the workers' environment, in the order of the file. `{index}` in a value
+    /// stands for the worker's number and is not yet replaced here.
+    pub env: Vec<(String, String)>,
+    /// The workers' working directory, absolute (the folder of the service file).
+    pub cwd: PathBuf,
+    /// The Python interpreter: an absolute path, or a bare command name to be found on `PATH`; `None`
+    /// leaves the choice to the node.
+    pub interpreter: Option<PathBuf>,
+    /// The whole `sys.path` of the workers, in place of their own; `None` leaves them theirs. No service file says it:
+    /// a private engine takes it from the script that it belongs to.
+    pub sys_path: Option<Vec<String>>,
+    /// The most memory of one worker, in bytes; `None` is no limit.
+    pub memory: Option<u64>,
+    /// After how many calls a worker is replaced; `None` is never.
+    pub max_jobs_per_worker: Option<u64>,
+    /// How long a worker may take from its start until it is ready (5 min).
+    pub start_timeout: Duration,
+    /// How long a worker that is told to stop has before it is signalled (5 s).
+    pub grace: Duration,
+    /// What happens to a running call that nobody waits for any more (its worker is killed, since a caller that is gone
+    /// can never take the result).
+    pub on_cancel: OnCancel,
+    /// The most bytes of what one call prints that are kept and passed on (8 MiB); a mark stands for the rest.
+    pub output: u64,
+}
+
+impl FunctionPool {
+    /// The pool that functions go to unless they say otherwise.
+    pub const DEFAULT: &str = "default";
+
+    /// A pool with all defaults, whose workers run in `cwd`.
+    pub fn new(name: &str, cwd: PathBuf) -> Self {
+        Self {
+            name: name.into(),
+            workers: Workers::Auto,
+            queue: None,
+            env: Vec::new(),
+            cwd,
+            interpreter: None,
+            sys_path: None,
+            memory: None,
+            max_jobs_per_worker: None,
+            start_timeout: defaults::START_TIMEOUT,
+            grace: defaults::GRACE,
+            on_cancel: OnCancel::Kill,
+            output: defaults::OUTPUT,
+        }
+    }
+}
+
 /// `module:attribute`, both of them dotted paths of Python identifiers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PythonTarget {
@@ -111,13 +198,26 @@ pub struct PythonTarget {
     pub attribute: String,
 }
 
-/// How many workers a stage has.
+/// How many workers a stage or a function pool has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Workers {
     /// This many. None at all is allowed: the stage then only queues.
     Count(u32),
     /// One for each core that the node may use.
     Auto,
+}
+
+impl FromStr for Workers {
+    type Err = String;
+
+    /// Reads what a service file may say: a number, or `auto`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse::<u32>() {
+            _ if text == "auto" => Ok(Self::Auto),
+            Ok(count) if u64::from(count) <= MOST_WORKERS => Ok(Self::Count(count)),
+            _ => Err(format!("expected a number of at most {MOST_WORKERS}, or `auto`")),
+        }
+    }
 }
 
 /// After which failures of a try a job is tried again.
@@ -143,7 +243,7 @@ pub enum OnCancel {
 /// A named path through stages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pipeline {
-    /// Its name, unique among stages and pipelines.
+    /// Its name, unique among stages, pipelines and function pools.
     pub name: String,
     /// Indices into [`Service::stages`], at least one. Pipelines named as steps are already replaced
     /// by their own steps.

@@ -26,6 +26,7 @@ routes:
   - path: '/größe/{*rest}'
     pipeline: all
     body: 10KB
+functions: {default: , more: {workers: 3, env: {A: "{index}"}, output: 1KiB}}
 limits: {body: 10MiB, memory: 1GiB}
 drain: >-
   30s
@@ -177,7 +178,7 @@ proptest! {
         for key in [
             "service", "drain", "debug", "listen: {http", "listen: {api", "limits: {body",
             "limits: {queue", "stages: {a: {python", "stages: {a: {workers", "stages: {a: {env",
-            "pipelines: {p", "routes: [{path",
+            "pipelines: {p", "routes: [{path", "functions: {f", "functions: {f: {workers", "functions: {f: {output",
         ] {
             let close = match (key.contains("[{"), key.matches('{').count()) {
                 (true, _) => "}]",

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod functions;
 mod good;
 mod hostile;
 mod mistakes;

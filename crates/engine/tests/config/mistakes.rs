@@ -16,9 +16,10 @@ fn the_file_as_a_whole() {
     check(&[
         (String::new(), &["empty-file"], "begins with `service: NAME`"),
         ("# nothing".into(), &["empty-file"], "the file is empty"),
-        ("[]".into(), &["1:1 wrong-type"], "a mapping with `service` and `stages`, found a list"),
+        ("[]".into(), &["1:1 wrong-type"], "a mapping with `service` and `stages` or `functions`, found a list"),
         ("x".into(), &["1:1 wrong-type"], "found the text `x`"),
-        ("{}".into(), &["1:1 missing-key", "1:1 missing-key"], "needs the key `stages`"),
+        ("{}".into(), &["1:1 missing-key", "1:1 missing-key"], "needs the key `service`"),
+        ("{}".into(), &["1:1 missing-key", "1:1 missing-key"], "needs the key `stages` or `functions`"),
         ("service: s\nstages: {}".into(), &["2:9 no-stages"], "at least one stage"),
         ("service: s\nstages: []".into(), &["2:9 wrong-type"], "stages by name, a mapping"),
         (with("name: x"), &["4:1 unknown-key"], "is the value of `service`"),

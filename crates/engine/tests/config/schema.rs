@@ -34,6 +34,10 @@ fn full() -> Value {
             "path": "/", "methods": ["GET"], "pipeline": "p", "timeout": "1s", "fallback": 7,
             "fallback_on": ["error"], "input": "body", "decode": "json", "body": 7,
         }],
+        "functions": {"f": {
+            "workers": 1, "queue": 1, "env": {"A": "1"}, "cwd": "/", "interpreter": "python3", "memory": "1GiB",
+            "max_jobs_per_worker": 1, "start_timeout": "1s", "grace": "1s", "on_cancel": "tell", "output": "1MiB",
+        }},
         "limits": {
             "body": 1, "queue": 1, "memory": 1000, "connections": 1, "max_hops": 1, "headers": "1KiB",
             "header_timeout": "1s", "body_timeout": "1s", "idle_timeout": "1s",
@@ -114,6 +118,15 @@ fn the_schema_accepts_and_refuses_what_the_walker_does() {
         ("/routes/0/methods", json!([]), false),
         ("/limits/queue", json!(0), false),
         ("/drain", json!(null), false),
+        ("/functions", json!({}), false),
+        ("/functions", json!(null), false),
+        ("/functions", json!(["f"]), false),
+        ("/functions/f", json!({}), true),
+        ("/functions/f", json!(null), true),
+        ("/functions/f", json!(4), false),
+        ("/functions/f/workers", json!("auto"), true),
+        ("/functions/f/output", json!(0), true),
+        ("/functions/f/output", json!(null), false),
     ] {
         let mut file = full();
         *file.pointer_mut(at).unwrap() = value;
@@ -121,7 +134,15 @@ fn the_schema_accepts_and_refuses_what_the_walker_does() {
         // Patterns are left to real validators; whatever differs here differs without them.
         assert_eq!(check(&file), good, "schema: {at}\n{file}");
     }
-    for at in ["", "/stages/a", "/listen", "/listen/http", "/listen/http/tls", "/routes/0", "/limits"] {
+    for (kept, good) in [("stages", true), ("functions", true), ("debug", false)] {
+        let mut file = json!({"service": "s", "pipelines": {}});
+        file[kept] = full()[kept].clone();
+        if kept == "stages" {
+            file["pipelines"] = full()["pipelines"].clone();
+        }
+        assert_eq!((walk(&file).is_ok(), check(&file)), (good, good), "{kept}");
+    }
+    for at in ["", "/stages/a", "/functions/f", "/listen", "/listen/http", "/listen/http/tls", "/routes/0", "/limits"] {
         let mut file = full();
         let mapping = file.pointer_mut(at).unwrap().as_object_mut().unwrap();
         mapping.insert("unknown".into(), json!(1));
@@ -134,7 +155,7 @@ fn every_key_is_described() {
     let schema = schema();
     each_property(&schema, &full(), "", &mut |at, property| {
         let named = !at.is_empty() && !at.ends_with("/0") && !at.contains("/env/");
-        if named && !["/stages/a", "/pipelines/p"].contains(&at) && property.get("anyOf").is_none() {
+        if named && !["/stages/a", "/pipelines/p", "/functions/f"].contains(&at) && property.get("anyOf").is_none() {
             let mapping = property.get("properties").is_some();
             assert!(mapping || property["description"].is_string(), "{at} has no description");
         }
@@ -152,11 +173,23 @@ fn every_key_is_described() {
         assert_eq!(stage[name]["default"], default, "{name}");
         assert!(stage[name]["description"].is_string(), "{name}");
     }
+    let shapes = schema["properties"]["functions"]["additionalProperties"]["anyOf"].as_array().unwrap();
+    let pool = &shapes.iter().find(|shape| shape["type"] == "object").unwrap()["properties"];
+    for (name, default) in [
+        ("workers", json!("auto")),
+        ("start_timeout", json!("5m")),
+        ("grace", json!("5s")),
+        ("on_cancel", json!("kill")),
+        ("output", json!("8MiB")),
+    ] {
+        assert_eq!(pool[name]["default"], default, "{name}");
+    }
     let limits = &schema["properties"]["limits"]["properties"];
     assert_eq!(limits["body"]["default"], "10MiB");
     assert_eq!(limits["idle_timeout"]["default"], "75s");
     assert_eq!(schema["additionalProperties"], false);
-    assert_eq!(schema["required"], json!(["service", "stages"]));
+    assert_eq!(schema["required"], json!(["service"]));
+    assert_eq!(schema["anyOf"], json!([{"required": ["stages"]}, {"required": ["functions"]}]));
 }
 
 /// As much of JSON Schema as the schema uses, without patterns: a pattern only tells texts from texts
@@ -215,6 +248,7 @@ fn is(name: &str, value: &Value) -> bool {
         "array" => value.is_array(),
         "string" => value.is_string(),
         "boolean" => value.is_boolean(),
+        "null" => value.is_null(),
         "number" => value.is_number(),
         "integer" => value.is_i64() || value.is_u64(),
         other => panic!("the schema uses the type {other}"),

@@ -62,22 +62,39 @@ impl Capture {
         Ok(Self { pipes: [Pipe::new(Stream::Stdout, stdout)?, Pipe::new(Stream::Stderr, stderr)?] })
     }
 
-    /// Reads what is there now and gives each line that has ended; never waits. Where nothing is
-    /// there, that costs one system call.
+    /// Reads what is there now; never waits. Where nothing is there, that costs one system call.
     ///
-    /// Call it again while it says that there may be more. The last line of a stream that ends
-    /// without a line feed is given, too.
-    pub fn drain(&mut self, sink: &mut impl FnMut(Stream, &str)) -> Drained {
+    /// `bytes` is given the bytes as they come, and says whether somebody wants them; then `line` is given each line that they end,
+    /// with what `bytes` said. Call it again while it says that there may be more. The last line of a stream that ends without a
+    /// line feed is given, too.
+    pub fn drain(
+        &mut self,
+        bytes: &mut impl FnMut(Stream, &[u8]) -> bool,
+        line: &mut impl FnMut(Stream, &str, bool),
+    ) -> Drained {
         let mut drained = Drained::default();
         let there = there(&self.pipes);
         for (pipe, there) in self.pipes.iter_mut().zip(there) {
             if there {
-                let taken = pipe.read(sink);
+                let taken = pipe.read(AT_ONCE, bytes, line);
                 drained.bytes += taken;
                 drained.more |= taken == AT_ONCE;
             }
         }
         drained
+    }
+
+    /// Like [`drain`](Self::drain), but reads so many bytes of standard output and standard error, which are there already, and not
+    /// one more.
+    pub fn take(
+        &mut self,
+        counts: [u64; 2],
+        bytes: &mut impl FnMut(Stream, &[u8]) -> bool,
+        line: &mut impl FnMut(Stream, &str, bool),
+    ) {
+        for (pipe, count) in self.pipes.iter_mut().zip(counts) {
+            pipe.read(usize::try_from(count).unwrap_or(usize::MAX), bytes, line);
+        }
     }
 
     /// Gives the lines that have begun and not ended, because what comes next belongs to another
@@ -137,20 +154,25 @@ impl Pipe {
         Ok(Self { stream, end: Some(Receiver::from_owned_fd(end)?), lines: LineSplitter::default() })
     }
 
-    /// Reads until nothing is there or it was enough at once, and says how much.
-    fn read(&mut self, sink: &mut impl FnMut(Stream, &str)) -> usize {
-        let mut sink = |line: &str| sink(self.stream, line);
+    /// Reads until nothing is there or it was `most`, and says how much.
+    fn read(
+        &mut self,
+        most: usize,
+        wants: &mut impl FnMut(Stream, &[u8]) -> bool,
+        line: &mut impl FnMut(Stream, &str, bool),
+    ) -> usize {
         let mut bytes = [0; 16 << 10];
         let mut taken = 0;
         while let Some(end) = &self.end {
-            let room = bytes.len().min(AT_ONCE - taken);
+            let room = bytes.len().min(most - taken);
             if room == 0 {
                 break;
             }
             match rustix::io::read(end, &mut bytes[..room]) {
                 Ok(read @ 1..) => {
                     taken += read;
-                    self.lines.push(&bytes[..read], &mut sink);
+                    let wanted = wants(self.stream, &bytes[..read]);
+                    self.lines.push(&bytes[..read], &mut |text| line(self.stream, text, wanted));
                     // A pipe gives all it has: less than asked for means that it is empty now.
                     if read < room {
                         break;
@@ -159,7 +181,7 @@ impl Pipe {
                 Err(rustix::io::Errno::INTR) => {}
                 Err(rustix::io::Errno::AGAIN) => break,
                 Ok(0) | Err(_) => {
-                    self.lines.finish(&mut sink);
+                    self.lines.finish(&mut |text| line(self.stream, text, false));
                     self.end = None;
                 }
             }
@@ -205,7 +227,8 @@ mod tests {
 
     fn drain(capture: &mut Capture) -> (Vec<String>, Drained) {
         let mut lines = Vec::new();
-        let drained = capture.drain(&mut |stream, line| lines.push(format!("{}: {line}", stream.as_str())));
+        let mut line = |stream: Stream, line: &str, _| lines.push(format!("{}: {line}", stream.as_str()));
+        let drained = capture.drain(&mut |_, _| false, &mut line);
         (lines, drained)
     }
 
@@ -229,6 +252,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn take_reads_what_it_is_told_and_no_more() {
+        let (mut capture, mut out, mut err) = pipes();
+        out.write_all(b"mineyours").unwrap();
+        err.write_all(b"!").unwrap();
+        let mut seen = Vec::new();
+        let mut wants = |stream: Stream, bytes: &[u8]| {
+            seen.push((stream, bytes.to_vec()));
+            true
+        };
+        capture.take([4, 0], &mut wants, &mut |_, _, _| {});
+        capture.drain(&mut wants, &mut |_, _, _| {});
+        let all = [(Stream::Stdout, &b"mine"[..]), (Stream::Stdout, b"yours"), (Stream::Stderr, b"!")];
+        assert_eq!(seen, all.map(|(stream, bytes)| (stream, bytes.to_vec())));
+    }
+
+    #[tokio::test]
     async fn one_call_is_bounded() {
         let (mut capture, mut out, _err) = pipes();
         let writer = std::thread::spawn(move || out.write_all(&b"0123456789abcde\n".repeat(64 << 10)).unwrap());
@@ -236,7 +275,7 @@ mod tests {
         let mut bytes = 0;
         while !writer.is_finished() || bytes < 1 << 20 {
             capture.readable().await.unwrap();
-            let drained = capture.drain(&mut |_, line| {
+            let drained = capture.drain(&mut |_, _| false, &mut |_, line, _| {
                 assert_eq!(line, "0123456789abcde");
                 lines += 1;
             });

@@ -21,6 +21,8 @@ use crate::warden::{Exit, Process, ProcessId, Signal, Target, Warden};
 const EXIT_PATIENCE: Duration = Duration::from_millis(500);
 /// How long a worker that said that it exits may take for it.
 const EXIT_AFTER_BYE: Duration = Duration::from_secs(3);
+/// How long a worker that was asked to give jobs back may do nothing, before it is taken to wait for somebody to read what it writes.
+const BLOCKED: Duration = Duration::from_secs(1);
 /// Between SIGTERM and SIGKILL for a worker that is let go.
 const TERM_TO_KILL: Duration = Duration::from_secs(1);
 
@@ -47,6 +49,8 @@ enum Step {
     Printed,
     Exited(Exit),
     Ordered(Order),
+    /// The worker has neither brought an outcome nor given a job back for a while.
+    Blocked,
     TooLate,
     NodeStops,
 }
@@ -86,6 +90,8 @@ pub(super) struct Life<E> {
     exited: Option<Exit>,
     worker: Option<WorkerKey>,
     tail: Tail,
+    /// Whether what it writes is read although it holds jobs ahead.
+    blocked: bool,
     /// Whether it was asked to go.
     asked: bool,
     /// Whether it has brought an outcome.
@@ -117,6 +123,7 @@ impl<E: Events> Life<E> {
             exited: None,
             worker: None,
             tail: Tail::default(),
+            blocked: false,
             asked: false,
             worked: false,
             born: Instant::now(),
@@ -150,6 +157,10 @@ impl<E: Events> Life<E> {
                 }
                 Step::Ordered(Order::Stop(signal)) => {
                     self.signal(signal);
+                    None
+                }
+                Step::Blocked => {
+                    self.blocked = true;
                     None
                 }
                 Step::Ordered(Order::Retire) => return Ok(End::Retired(Box::new(self))),
@@ -207,6 +218,7 @@ impl<E: Events> Life<E> {
                 Step::Exited(exit) => self.exited = Some(exit),
                 Step::Ordered(Order::Stop(signal)) => self.signal(signal),
                 Step::Closed => self.exited = (&mut self.exit).await.ok().or(Some(Exit::unknown())),
+                Step::Blocked => self.blocked = true,
                 Step::Ordered(Order::Retire) | Step::TooLate | Step::NodeStops => {}
             }
         }
@@ -216,12 +228,19 @@ impl<E: Events> Life<E> {
     async fn step(&mut self, stop: &mut watch::Receiver<bool>) -> Step {
         let starting = self.worker.is_none();
         let (patience, born) = (self.plan.start_timeout, self.born);
+        let waits = !self.may_read() && self.line.was_recalled();
+        let ahead = self.plan.calls && !self.blocked;
         let Life { wire, inbox, line, capture, exit, .. } = self;
+        let readable = async {
+            poll_fn(|_| if ahead && line.holds_ahead() { Poll::Pending } else { Poll::Ready(()) }).await;
+            capture.readable().await
+        };
         tokio::select! {
             biased;
             step = poll_fn(|cx| traffic(wire, inbox, line, cx)) => step,
             exit = exit => Step::Exited(exit.unwrap_or_else(|_| Exit::unknown())),
-            _ = capture.readable() => Step::Printed,
+            _ = readable => Step::Printed,
+            () = async { tokio::time::sleep(BLOCKED).await }, if waits => Step::Blocked,
             // Made when it is asked, so that a worker that is up costs no timer.
             () = async { tokio::time::sleep(patience.saturating_sub(born.elapsed())).await }, if starting => Step::TooLate,
             _ = stop.wait_for(|stop| *stop) => Step::NodeStops,
@@ -240,12 +259,18 @@ impl<E: Events> Life<E> {
                 (FromWorker::Outcome { .. }, None) => {
                     return Err(ProtocolError::OutOfTurn("an OUTCOME before READY").into());
                 }
-                (FromWorker::Outcome { job, attempt, ran_nanos, outcome }, Some(worker)) => {
+                (FromWorker::Outcome { job, attempt, ran_nanos, outcome, printed }, Some(worker)) => {
                     // What was printed before the outcome belongs to its job, a line without an end as well.
-                    self.print();
+                    if self.may_read() {
+                        self.print();
+                    } else {
+                        self.print_counted(printed);
+                    }
                     if !matches!(outcome, Outcome::Returned) {
                         self.end_lines();
                     }
+                    self.blocked = false;
+                    self.line.landed();
                     self.evidence.memory_error |= matches!(outcome, Outcome::Fail(Failure::OutOfMemory { .. }));
                     let landed = Landed { job, attempt, ran: Duration::from_nanos(ran_nanos), outcome };
                     if !self.events.outcome(worker, landed) {
@@ -275,27 +300,56 @@ impl<E: Events> Life<E> {
         }
     }
 
-    /// Passes on what the worker has printed up to now.
+    /// Whether all that is in the pipes belongs to the job at hand. Where jobs wait behind it and what is written matters byte for
+    /// byte, it is left there until the worker says how much of it is whose.
+    fn may_read(&self) -> bool {
+        !self.plan.calls || self.blocked || !self.line.holds_ahead()
+    }
+
+    /// Passes on what the worker has printed up to now, if it can be said whose it is.
     fn print(&mut self) {
+        if !self.may_read() {
+            return;
+        }
         let Life { capture, tail, events, plan, id, worker, .. } = self;
-        let mut sink = |stream: Stream, line: &str| {
+        let mut give = |stream, line: &str, wanted: bool| {
             if stream == Stream::Stderr {
                 tail.push(line);
             }
-            events.output(&plan.place, id.pid(), *worker, stream, line);
+            if !wanted {
+                events.output(&plan.place, id.pid(), *worker, stream, line);
+            }
         };
         // Once: that is all that was there, unless somebody writes without end.
-        capture.drain(&mut sink);
+        match worker.filter(|_| plan.calls) {
+            None => capture.drain(&mut |_, _| false, &mut give),
+            Some(worker) => capture.drain(&mut |stream, bytes| events.printed(worker, stream, bytes), &mut give),
+        };
+    }
+
+    /// Passes on so many bytes of each stream: what the job at hand has left there.
+    fn print_counted(&mut self, counts: [u64; 2]) {
+        let Some(worker) = self.worker.filter(|_| counts != [0, 0]) else { return };
+        let Life { capture, tail, events, .. } = self;
+        capture.take(counts, &mut |stream, bytes| events.printed(worker, stream, bytes), &mut |stream, line, _| {
+            if stream == Stream::Stderr {
+                tail.push(line);
+            }
+        });
     }
 
     /// Passes on lines that have begun and not ended.
     fn end_lines(&mut self) {
         let Life { capture, tail, events, plan, id, worker, .. } = self;
+        let wanted = plan.calls && worker.is_some();
         capture.finish(&mut |stream, line| {
             if stream == Stream::Stderr {
                 tail.push(line);
             }
-            events.output(&plan.place, id.pid(), *worker, stream, line);
+            // The bytes of calls were passed on as they came.
+            if !wanted {
+                events.output(&plan.place, id.pid(), *worker, stream, line);
+            }
         });
     }
 
@@ -320,6 +374,8 @@ impl<E: Events> Life<E> {
             let exit = tokio::time::timeout(EXIT_PATIENCE, &mut self.exit).await;
             self.exited = Some(exit.ok().and_then(Result::ok).unwrap_or_else(Exit::unknown));
         }
+        // Nothing more will be said of whose it is: it goes to the job at hand.
+        self.blocked = true;
         self.print();
         self.end_lines();
         self.evidence.oom_kills_rose = self.oom_kills.rose();

@@ -1,9 +1,10 @@
 //! The node's end of the line to a worker: what is to be said to it, from whatever thread.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use atomic_waker::AtomicWaker;
+use bytes::Bytes;
 use evener_core::{JobKey, Stop};
 use evener_protocol::{JobHead, Outbox, Value};
 
@@ -26,12 +27,28 @@ pub struct Line {
     outbox: Mutex<Outbox>,
     orders: AtomicU8,
     waker: AtomicWaker,
+    /// Jobs that were sent and have no outcome.
+    held: AtomicU32,
+    /// Whether a job was called back since the last outcome.
+    recalled: AtomicBool,
 }
 
 impl Line {
     /// Hands the worker a job.
     pub fn job(&self, head: &JobHead<'_>, value: &Value) {
+        self.held.fetch_add(1, Ordering::Relaxed);
         self.outbox().job(head, value);
+        self.waker.wake();
+    }
+
+    /// Sends the worker a function, before the first call of it. What follows wakes the slot.
+    pub fn define(&self, number: u32, body: &Bytes) {
+        self.outbox().define(number, body);
+    }
+
+    /// Tells the worker that a function will not be called any more.
+    pub fn forget(&self, number: u32) {
+        self.outbox().forget(number);
         self.waker.wake();
     }
 
@@ -43,6 +60,7 @@ impl Line {
 
     /// Calls a job back, if the worker has not begun it.
     pub fn recall(&self, job: JobKey, attempt: u32) {
+        self.recalled.store(true, Ordering::Relaxed);
         self.outbox().recall(job, attempt);
         self.waker.wake();
     }
@@ -81,6 +99,23 @@ impl Line {
         };
         self.orders.fetch_and(!bit, Ordering::AcqRel);
         Some(order)
+    }
+
+    /// Whether the worker holds jobs behind the one that it is at.
+    pub(super) fn holds_ahead(&self) -> bool {
+        self.held.load(Ordering::Relaxed) > 1
+    }
+
+    /// Whether it was asked to give some of them back.
+    pub(super) fn was_recalled(&self) -> bool {
+        self.recalled.load(Ordering::Relaxed)
+    }
+
+    /// A job has its outcome.
+    pub(super) fn landed(&self) {
+        self.recalled.store(false, Ordering::Relaxed);
+        let one_less = |held: u32| Some(held.saturating_sub(1));
+        let _ = self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
     }
 
     pub(super) fn register(&self, waker: &std::task::Waker) {

@@ -50,7 +50,7 @@ pub(crate) async fn output(process: Process) -> (Vec<String>, Vec<String>, Exit)
     let mut capture = Capture::new(process.stdout, process.stderr).unwrap();
     while !capture.is_closed() {
         within("more output", capture.readable()).await.unwrap();
-        capture.drain(&mut |stream, line| match stream {
+        capture.drain(&mut |_, _| false, &mut |stream, line, _| match stream {
             Stream::Stdout => out.push(line.to_owned()),
             Stream::Stderr => err.push(line.to_owned()),
         });

@@ -28,7 +28,10 @@ impl<'n> Fields<'n> {
     ) -> Option<Self> {
         let Value::Map(entries) = &node.value else {
             let required = table.keys.iter().filter(|key| key.required);
-            let keys: Vec<_> = required.map(|key| quote(key.name)).collect();
+            let mut keys: Vec<_> = required.map(|key| quote(key.name)).collect();
+            if !table.some_of.is_empty() {
+                keys.push(either(table));
+            }
             let what = match &keys[..] {
                 [] => format!("{}, a mapping", table.what),
                 keys => format!("{}, a mapping with {}", table.what, keys.join(" and ")),
@@ -75,16 +78,29 @@ impl<'n> Fields<'n> {
         if let Some(entry) = self.entry(name) {
             return read(&entry.value, walk);
         }
-        // A misspelt key was reported, and with it what is meant.
-        let mut first = self.entries.iter().take(ENOUGH);
-        if first.any(|entry| meant(&entry.key, self.table) == Some(name)) {
-            return None;
-        }
-        let about = self.table.index(name).map_or("", |index| self.table.keys[index].about);
-        let message = format!("{} needs the key `{name}`", self.table.what);
-        let missing = Diagnostic::error("missing-key", self.span, message);
-        walk.found.push(missing.hint(format!("`{name}`: {about}")));
+        self.missing(&[name], format!("`{name}`"), walk);
         None
+    }
+
+    /// Makes sure that one of the keys is there of which the table wants at least one.
+    pub(crate) fn require_some(&self, walk: &mut Walk<'_>) {
+        let names = self.table.some_of;
+        if !self.entries.iter().any(|entry| names.contains(&&*entry.key)) {
+            self.missing(names, either(self.table), walk);
+        }
+    }
+
+    /// Reports that all of these keys are missing, unless one of them is misspelt: then it was reported, and with it
+    /// what is meant.
+    fn missing(&self, names: &[&str], shown: String, walk: &mut Walk<'_>) {
+        let mut first = self.entries.iter().take(ENOUGH);
+        if first.any(|entry| meant(&entry.key, self.table).is_some_and(|key| names.contains(&key))) {
+            return;
+        }
+        let about = |name: &str| self.table.index(name).map_or("", |index| self.table.keys[index].about);
+        let hints: Vec<_> = names.iter().map(|name| format!("`{name}`: {}", about(name))).collect();
+        let message = format!("{} needs the key {shown}", self.table.what);
+        walk.found.push(Diagnostic::error("missing-key", self.span, message).hint(hints.join(" ")));
     }
 
     /// The place of a key, or of the whole mapping.
@@ -97,6 +113,12 @@ impl<'n> Fields<'n> {
         let all = (1_u64 << self.table.keys.len()) - 1;
         debug_assert_eq!(self.asked, all, "{} has keys that nobody reads", self.table.what);
     }
+}
+
+/// The keys of which one is needed.
+fn either(table: &Table) -> String {
+    let names: Vec<_> = table.some_of.iter().map(|name| quote(name)).collect();
+    names.join(" or ")
 }
 
 /// What to say about a key that a table does not have.

@@ -3,6 +3,7 @@
 //! Reading goes on after an error as far as anything can still be said that is not a mere echo of it.
 
 mod fields;
+mod functions;
 mod listen;
 mod nearest;
 mod pipeline;
@@ -10,6 +11,7 @@ mod route;
 mod stage;
 pub(crate) mod units;
 mod values;
+mod workforce;
 
 use std::path::Path;
 
@@ -38,14 +40,15 @@ impl Walk<'_> {
             fields.require("service", self, |node, walk| walk.name(node, "the name of the service").map(String::from));
         let listen = fields.read("listen", self, |node, walk| walk.listen(node));
 
-        let stage_entries = fields
-            .require("stages", self, |node, walk| walk.named(node, "stages by name, a mapping"))
-            .unwrap_or_default();
+        let stage_entries =
+            fields.read("stages", self, |node, walk| walk.named(node, "stages by name, a mapping")).unwrap_or_default();
         let pipeline_entries = fields
             .read("pipelines", self, |node, walk| walk.named(node, "pipelines by name, a mapping"))
             .unwrap_or_default();
         let route_nodes =
             fields.read("routes", self, |node, walk| walk.list(node, &["{path: /, pipeline: …}"])).unwrap_or_default();
+        let pool_entries = fields.read("functions", self, |node, walk| walk.pool_entries(node)).unwrap_or_default();
+        fields.require_some(self);
 
         let limits = fields.read("limits", self, |node, walk| walk.limits(node));
         let drain = fields.read("drain", self, |node, walk| walk.duration(node, true));
@@ -54,15 +57,16 @@ impl Walk<'_> {
         if let Some(Node { span, value: Value::Map(entries) }) = fields.entry("stages").map(|entry| &entry.value)
             && entries.is_empty()
         {
-            let message = "a service needs at least one stage";
-            self.found.push(Diagnostic::error("no-stages", *span, message));
+            let empty = Diagnostic::error("no-stages", *span, "a service needs at least one stage");
+            self.found.push(empty.hint("a service that has `functions` may leave `stages` out"));
         }
         fields.finish();
 
-        let mut names = Names::new(stage_entries, pipeline_entries, &mut self.found);
+        let mut names = Names::new(stage_entries, pipeline_entries, pool_entries, &mut self.found);
         let stages: Vec<_> = stage_entries.iter().filter_map(|entry| self.stage(entry)).collect();
         let pipelines = self.pipelines(pipeline_entries, &mut names);
         let routes = self.routes(route_nodes, &mut names);
+        let functions: Vec<_> = pool_entries.iter().filter_map(|entry| self.function_pool(entry)).collect();
         names.unused(stage_entries, &mut self.found);
 
         if self.found.iter().any(|one| one.severity == Severity::Error) {
@@ -80,6 +84,7 @@ impl Walk<'_> {
             stages,
             pipelines,
             routes,
+            functions,
             limits: limits.unwrap_or_default(),
             drain: drain.unwrap_or(defaults::DRAIN),
             debug: debug.unwrap_or(false),

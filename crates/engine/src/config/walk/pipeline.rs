@@ -19,14 +19,21 @@ const DEPTH: usize = 32;
 #[derive(Default)]
 pub(super) struct Names<'n> {
     targets: HashMap<&'n str, Target>,
-    /// All names in the order of the file, for "did you mean".
+    /// The function pools, which are no targets, and where they are named.
+    pools: HashMap<&'n str, Span>,
+    /// All names of targets in the order of the file, for "did you mean".
     all: Vec<&'n str>,
     used: Vec<bool>,
 }
 
 impl<'n> Names<'n> {
-    /// Collects the names and reports those that a stage and a pipeline share.
-    pub(super) fn new(stages: &'n [Entry], pipelines: &'n [Entry], found: &mut Vec<Diagnostic>) -> Self {
+    /// Collects the names and reports those that stand for two things.
+    pub(super) fn new(
+        stages: &'n [Entry],
+        pipelines: &'n [Entry],
+        pools: &'n [Entry],
+        found: &mut Vec<Diagnostic>,
+    ) -> Self {
         let mut names = Self { used: vec![false; stages.len()], ..Self::default() };
         for (index, entry) in stages.iter().enumerate() {
             names.targets.insert(&entry.key, Target::Stage(index));
@@ -34,16 +41,20 @@ impl<'n> Names<'n> {
         }
         for (index, entry) in pipelines.iter().enumerate() {
             if let Some(Target::Stage(stage)) = names.targets.get(&*entry.key) {
-                let message = format!("{} is the name of a stage and of a pipeline", quote(&entry.key));
-                found.push(
-                    Diagnostic::error("duplicate-name", entry.key_span, message)
-                        .also(stages[*stage].key_span, "the stage")
-                        .hint("stages and pipelines share their names: rename one of them"),
-                );
+                found.push(clash(entry, "pipeline", &stages[*stage], "stage"));
                 continue;
             }
             names.targets.insert(&entry.key, Target::Pipeline(index));
             names.all.push(&entry.key);
+        }
+        for entry in pools {
+            match names.targets.get(&*entry.key) {
+                Some(Target::Stage(stage)) => found.push(clash(entry, "function pool", &stages[*stage], "stage")),
+                Some(Target::Pipeline(pipeline)) => {
+                    found.push(clash(entry, "function pool", &pipelines[*pipeline], "pipeline"));
+                }
+                None => _ = names.pools.insert(&entry.key, entry.key_span),
+            }
         }
         names
     }
@@ -58,6 +69,15 @@ impl<'n> Names<'n> {
             ));
         }
     }
+}
+
+/// Says that a name stands for two things.
+fn clash(second: &Entry, what: &str, first: &Entry, of: &str) -> Diagnostic {
+    let message = format!("{} is the name of a {of} and of a {what}", quote(&second.key));
+    Diagnostic::error("duplicate-name", second.key_span, message)
+        .label(format!("the {what}"))
+        .also(first.key_span, format!("the {of}"))
+        .hint("stages, pipelines and function pools share their names: rename one of them")
 }
 
 /// A step before pipelines are replaced. `None` was reported.
@@ -84,6 +104,15 @@ impl Walk<'_> {
                 names.used[*index] = true;
             }
             return Some(*target);
+        }
+        if let Some(pool) = names.pools.get(text) {
+            let message = format!("{} is a function pool, which takes functions from clients only", quote(text));
+            let wrong = Diagnostic::error("function-pool", node.span, message);
+            self.found.push(wrong.also(*pool, "the function pool").hint(
+                "name a stage or a pipeline; a stage runs a function of the service's own: \
+                 `{python: \"module:function\"}`",
+            ));
+            return None;
         }
         let message = format!("there is no stage or pipeline {}", quote(text));
         let unknown = Diagnostic::error("unknown-name", node.span, message);

@@ -1,12 +1,12 @@
 //! One stage.
 
 use super::Walk;
-use super::fields::{Fields, not_available};
-use super::values::Kind;
+use super::fields::Fields;
+use super::workforce::Workforce;
 use crate::config::diagnostic::Diagnostic;
-use crate::config::keys::{LATER_KINDS, LEAST_MEMORY, MOST, MOST_RETRIES, MOST_WORKERS, ON_CANCEL, RETRY_ON, STAGE};
+use crate::config::keys::{LATER_KINDS, MOST_RETRIES, RETRY_ON, STAGE};
 use crate::config::source::Span;
-use crate::config::yaml::{Entry, Node, Plain, Scalar, Value, quote};
+use crate::config::yaml::{Entry, Node, Value, quote};
 use crate::config::{OnCancel, PythonTarget, RetryOn, Stage, Workers, defaults};
 
 impl Walk<'_> {
@@ -20,7 +20,6 @@ impl Walk<'_> {
             true => fields.read("python", self, |node, walk| walk.python(node)),
             false => fields.require("python", self, |node, walk| walk.python(node)),
         };
-        let workers = fields.read("workers", self, |node, walk| walk.workers(node));
         let timeout = fields.read("timeout", self, |node, walk| walk.duration(node, false));
         let retries =
             fields.read("retries", self, |node, walk| walk.number(node, "a number of retries", 0, MOST_RETRIES));
@@ -31,19 +30,18 @@ impl Walk<'_> {
             self.found.push(useless.also(fields.span_of("retries"), "no retries"));
         }
         let backoff = fields.read("backoff", self, |node, walk| walk.duration(node, true));
-        let queue = fields.read("queue", self, |node, walk| walk.number(node, "a number of jobs", 1, MOST));
-        let env = fields.read("env", self, |node, walk| walk.environment(node));
-        let cwd = fields.read("cwd", self, |node, walk| {
-            let path = walk.path(node)?;
-            walk.must_exist(node, path, Kind::Folder)
-        });
-        let interpreter = fields.read("interpreter", self, |node, walk| walk.interpreter(node));
-        let memory = fields.read("memory", self, |node, walk| walk.size(node, LEAST_MEMORY));
-        let max_jobs_per_worker =
-            fields.read("max_jobs_per_worker", self, |node, walk| walk.number(node, "a number of jobs", 1, MOST));
-        let start_timeout = fields.read("start_timeout", self, |node, walk| walk.duration(node, false));
-        let grace = fields.read("grace", self, |node, walk| walk.duration(node, true));
-        let on_cancel = fields.read("on_cancel", self, |node, walk| walk.choice(node, ON_CANCEL));
+        let Workforce {
+            workers,
+            queue,
+            env,
+            cwd,
+            interpreter,
+            memory,
+            max_jobs_per_worker,
+            start_timeout,
+            grace,
+            on_cancel,
+        } = self.workforce(&mut fields);
         fields.finish();
         Some(Stage {
             name: name.to_string(),
@@ -53,7 +51,7 @@ impl Walk<'_> {
             retries: retries.map_or(defaults::RETRIES, |retries| retries as u32),
             retry_on: retry_on.unwrap_or_default(),
             backoff,
-            queue: queue.map(|queue| queue as usize),
+            queue,
             env: env.unwrap_or_default(),
             cwd: cwd.unwrap_or_else(|| self.folder.to_path_buf()),
             interpreter,
@@ -61,10 +59,7 @@ impl Walk<'_> {
             max_jobs_per_worker,
             start_timeout: start_timeout.unwrap_or(defaults::START_TIMEOUT),
             grace: grace.unwrap_or(defaults::GRACE),
-            on_cancel: match on_cancel {
-                Some("kill") => OnCancel::Kill,
-                _ => OnCancel::Tell,
-            },
+            on_cancel: on_cancel.unwrap_or(OnCancel::Tell),
         })
     }
 
@@ -95,65 +90,12 @@ impl Walk<'_> {
         None
     }
 
-    fn workers(&mut self, node: &Node) -> Option<Workers> {
-        const WHAT: &str = "a number of workers or `auto`";
-        if let Value::Map(entries) = &node.value
-            && !entries.is_empty()
-            && entries.iter().all(|entry| matches!(&*entry.key, "min" | "max"))
-        {
-            self.found.push(not_available(node.span, "workers: {min, max}"));
-            return None;
-        }
-        match node.scalar().map(Scalar::resolve) {
-            Some(Plain::Str("auto")) => Some(Workers::Auto),
-            Some(Plain::Int(_)) => {
-                let count = self.number(node, "a number of workers", 0, MOST_WORKERS)?;
-                Some(Workers::Count(count as u32))
-            }
-            _ => {
-                self.expected(node, WHAT);
-                None
-            }
-        }
-    }
-
     fn retry_on(&mut self, node: &Node) -> RetryOn {
         let chosen = self.choices(node, RETRY_ON);
         RetryOn {
             lost: chosen.contains(&"lost"),
             timeout: chosen.contains(&"timeout"),
             error: chosen.contains(&"error"),
-        }
-    }
-
-    /// A mapping from variables to scalars, which are taken as they are written.
-    fn environment(&mut self, node: &Node) -> Option<Vec<(String, String)>> {
-        let Value::Map(entries) = &node.value else {
-            self.expected(node, "a mapping from variables to values");
-            return None;
-        };
-        let mut env = Vec::with_capacity(entries.len());
-        for Entry { key, key_span, value } in entries {
-            if key.contains(['=', '\0']) {
-                let message = format!("{} cannot be the name of a variable", quote(key));
-                self.found.push(Diagnostic::error("bad-name", *key_span, message));
-            }
-            match value.scalar() {
-                Some(scalar) if scalar.resolve() != Plain::Null && !scalar.text.contains('\0') => {
-                    env.push((key.to_string(), scalar.text.to_string()));
-                }
-                _ => self.expected(value, "the value of a variable, `\"\"` if it is empty"),
-            }
-        }
-        Some(env)
-    }
-
-    /// A path, or a bare command that is left for `PATH`.
-    fn interpreter(&mut self, node: &Node) -> Option<std::path::PathBuf> {
-        let path = self.path(node)?;
-        match self.text(node, "a path") {
-            Some(command) if !command.contains('/') => Some(command.into()),
-            _ => self.must_exist(node, path, Kind::File),
         }
     }
 }

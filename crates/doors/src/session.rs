@@ -1,0 +1,432 @@
+//! A session of the API: the calls of one client, and what there is to tell it about them.
+//!
+//! What the node tells of a call gathers here until the client's stream takes it, all that has gathered in one message. So a
+//! client that makes many calls costs few messages, and one that makes a single call waits for nobody.
+
+mod outbox;
+mod uploads;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use atomic_waker::AtomicWaker;
+use bytes::Bytes;
+use evener_core::{Code, Problem, RequestId, RequestKey, Reservation, Terms, Withdrawal};
+use evener_protocol::api::{self, SessionReply, SessionRequest};
+use evener_protocol::{Content, Value};
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
+use tonic::Status;
+use tonic::codegen::tokio_stream::Stream as AsyncStream;
+
+use self::outbox::Outbox;
+use self::uploads::{Upload, Uploads};
+use crate::node::{CallTicket, Called, Caller, Function, Node, Parcel, Stream};
+
+/// How many calls of a session may be without an outcome, or have one that the client has not taken.
+pub(crate) const WINDOW: u32 = 4096;
+/// How many bytes of input a client may have under way before it should wait.
+pub(crate) const WINDOW_BYTES: u64 = 64 << 20;
+/// Inputs up to this size are copied out of the message that they came in, which they would otherwise keep alive.
+const COPY: usize = 16 * 1024;
+/// When a call comes back that was refused for want of room.
+const SOON: Duration = Duration::from_millis(20);
+/// The most retries of a call.
+const MOST_RETRIES: u32 = 1000;
+/// Priorities go from minus this to this.
+const MOST_PRIORITY: i32 = 100;
+
+/// The calls of one client.
+pub(crate) struct Session<N> {
+    node: Arc<N>,
+    state: Mutex<State>,
+    waker: AtomicWaker,
+}
+
+#[derive(Default)]
+struct State {
+    /// The calls without an outcome. `None` while the node is being asked.
+    calls: HashMap<u64, Option<RequestKey>>,
+    outbox: Outbox,
+    /// Who wants to know whether a call could be taken back.
+    withdrawals: HashMap<u64, Vec<oneshot::Sender<bool>>>,
+    /// Why the session ended before its time, until the client is told.
+    fault: Option<Status>,
+    closed: bool,
+}
+
+impl<N> fmt::Debug for Session<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("calls", &self.state().calls.len()).finish_non_exhaustive()
+    }
+}
+
+impl<N> Session<N> {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<N: Node> Session<N> {
+    /// A session without calls. `whole`: values are not cut into pieces.
+    pub(crate) fn new(node: Arc<N>, whole: bool) -> Arc<Session<N>> {
+        let state = State { outbox: Outbox::new(whole), ..State::default() };
+        Arc::new(Session { node, state: Mutex::new(state), waker: AtomicWaker::new() })
+    }
+
+    /// The session is over: nobody waits for its calls any more.
+    pub(crate) fn close(&self) {
+        let calls = {
+            let mut state = self.state();
+            state.closed = true;
+            state.outbox = Outbox::default();
+            std::mem::take(&mut state.calls)
+        };
+        // Not under the lock: the node tells callers under its own.
+        calls.into_values().flatten().for_each(|call| self.node.abandon(call));
+        self.waker.wake();
+    }
+
+    /// The session ends, and its client is told why.
+    pub(crate) fn fail(&self, status: Status) {
+        self.state().fault = Some(status);
+    }
+
+    /// Takes a call back; false if it goes on, or has ended.
+    pub(crate) async fn withdraw(&self, number: u64, kill: bool) -> bool {
+        let (tell, told) = oneshot::channel();
+        let call = {
+            let mut state = self.state();
+            let Some(Some(call)) = state.calls.get(&number).copied() else { return false };
+            state.withdrawals.entry(number).or_default().push(tell);
+            call
+        };
+        if self.node.withdraw(call, kill) == Withdrawal::GoesOn {
+            self.goes_on(number);
+        }
+        told.await.unwrap_or(false)
+    }
+
+    /// What has gathered for the client; `None` if there is nothing, and then the waker is kept.
+    fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Option<Result<SessionReply, Status>>> {
+        self.waker.register(cx.waker());
+        let mut state = self.state();
+        if let Some(status) = state.fault.take().filter(|_| state.closed) {
+            return Poll::Ready(Some(Err(status)));
+        }
+        match state.outbox.take() {
+            Some(reply) => Poll::Ready(Some(Ok(reply))),
+            None if state.closed => Poll::Ready(None),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl<N: Node> Caller for Session<N> {
+    fn printed(&self, number: u64, stream: Stream, bytes: &[u8], cut: bool) {
+        self.state().outbox.printed(number, stream, bytes, cut);
+        self.waker.wake();
+    }
+
+    fn answered(&self, number: u64, called: Called) {
+        let withdrawals = {
+            let mut state = self.state();
+            if state.calls.remove(&number).is_none() {
+                return;
+            }
+            let node = &*self.node;
+            let cancelled = state.outbox.ended(number, called, |stage| node.stage_name(stage).to_owned());
+            state.withdrawals.remove(&number).map(|waiting| (waiting, cancelled))
+        };
+        self.waker.wake();
+        let Some((waiting, cancelled)) = withdrawals else { return };
+        for tell in waiting {
+            // Whoever asked may have gone.
+            let _ = tell.send(cancelled);
+        }
+    }
+
+    fn goes_on(&self, number: u64) {
+        let waiting = {
+            let mut state = self.state();
+            state.outbox.goes_on(number);
+            state.withdrawals.remove(&number).unwrap_or_default()
+        };
+        self.waker.wake();
+        for tell in waiting {
+            let _ = tell.send(false);
+        }
+    }
+}
+
+/// The client's side of a session, as it comes in.
+pub(crate) struct Intake<N> {
+    session: Arc<Session<N>>,
+    functions: HashMap<[u8; 32], Arc<Function>>,
+    uploads: Uploads,
+}
+
+impl<N: Node> Intake<N> {
+    pub(crate) fn new(session: Arc<Session<N>>) -> Intake<N> {
+        Intake { session, functions: HashMap::new(), uploads: Uploads::default() }
+    }
+
+    /// Acts on a message. The error ends the session: the client does not keep to the rules.
+    pub(crate) fn receive(&mut self, message: SessionRequest) -> Result<(), Status> {
+        for function in message.functions {
+            self.function(function)?;
+        }
+        for call in message.calls {
+            let id = self.session.node.new_id();
+            self.call(id, call)?;
+        }
+        for part in message.parts {
+            self.part(part)?;
+        }
+        for cancel in message.cancels {
+            self.cancel(&cancel);
+        }
+        Ok(())
+    }
+
+    /// Takes a function in, or its first piece.
+    pub(crate) fn function(&mut self, function: api::Function) -> Result<(), Status> {
+        let api::Function { hash, name, python, body, more } = function;
+        let Ok(hash) = <[u8; 32]>::try_from(&hash[..]) else {
+            return Err(Status::invalid_argument("a function's hash has 32 bytes: the SHA-256 of its body"));
+        };
+        if self.functions.contains_key(&hash) || self.uploads.has_function(&hash) {
+            return Err(Status::invalid_argument("a function was sent twice in one session"));
+        }
+        let size = body.len() as u64;
+        let Some(held) = self.session.node.budget().reserve(size) else {
+            // Its calls will say that the function is unknown; there is nobody else to tell.
+            return Ok(());
+        };
+        if more {
+            self.uploads.begin_function(hash, name, python, &body, held);
+            return Ok(());
+        }
+        self.define(hash, name, python, Bytes::copy_from_slice(&body), held)
+    }
+
+    fn define(
+        &mut self,
+        hash: [u8; 32],
+        name: String,
+        python: String,
+        body: Bytes,
+        held: Reservation,
+    ) -> Result<(), Status> {
+        if uploads::sha256(&body) != hash {
+            return Err(Status::invalid_argument("a function's hash is not the SHA-256 of its body"));
+        }
+        let function = self.session.node.define(hash, name, python, body, held);
+        self.functions.insert(hash, function);
+        Ok(())
+    }
+
+    /// Takes a call in, or its first piece.
+    pub(crate) fn call(&mut self, id: RequestId, call: api::Call) -> Result<(), Status> {
+        let number = call.number;
+        {
+            let mut state = self.session.state();
+            if number == 0 || state.calls.contains_key(&number) {
+                return Err(Status::invalid_argument(format!("a call has the number {number}, which is 0 or in use")));
+            }
+            let waiting = state.calls.len() + state.outbox.waiting();
+            state.calls.insert(number, None);
+            if waiting >= WINDOW as usize {
+                drop(state);
+                let detail =
+                    format!("{waiting} calls of this session have no outcome that was taken, as many as may be");
+                self.refuse(id, number, Problem::new(Code::QueueFull, detail).retry_after(SOON));
+                return Ok(());
+            }
+        }
+        match self.admit(&call) {
+            Err(problem) => self.refuse(id, number, problem),
+            Ok(held) if call.more => self.uploads.begin_call(id, call, held),
+            Ok(held) => self.submit(id, call, held),
+        }
+        Ok(())
+    }
+
+    /// Whether a call can be let in as far as it is known, and memory for what has come of its input.
+    fn admit(&self, call: &api::Call) -> Result<Reservation, Problem> {
+        let node = &*self.session.node;
+        self.function_of(call)?;
+        self.pool_of(call)?;
+        node.budget().reserve(call.input.len() as u64).ok_or_else(|| self.memory_full())
+    }
+
+    fn memory_full(&self) -> Problem {
+        let budget = self.session.node.budget();
+        let detail = format!("the node holds {} bytes of payload, and {} is the most", budget.used(), budget.limit());
+        Problem::new(Code::MemoryFull, detail).retry_after(SOON)
+    }
+
+    fn function_of(&self, call: &api::Call) -> Result<&Arc<Function>, Problem> {
+        let known = <[u8; 32]>::try_from(&call.function[..]).ok().and_then(|hash| self.functions.get(&hash));
+        known.ok_or_else(|| {
+            let detail = "the call is of a function that this session has not sent, or that the node had no memory for";
+            Problem::new(Code::UnknownFunction, detail).retry_after(SOON)
+        })
+    }
+
+    fn pool_of(&self, call: &api::Call) -> Result<evener_core::StageId, Problem> {
+        let node = &*self.session.node;
+        let name = if call.pool.is_empty() { "default" } else { &call.pool };
+        let Some(pool) = node.pool(name) else {
+            let names: Vec<&str> = node.pools().iter().map(|pool| pool.name.as_str()).collect();
+            let there = match &names[..] {
+                [] => "this node takes no functions: its service file has no `functions`".to_owned(),
+                names => format!("there is {}", names.join(", ")),
+            };
+            return Err(Problem::new(Code::UnknownPool, format!("there is no pool `{name}`; {there}")));
+        };
+        let function = self.function_of(call)?;
+        let python = node.pools().iter().find(|pool| pool.name == name).map_or("", |pool| &pool.python);
+        if !python.is_empty() && !function.python.is_empty() && python != function.python {
+            let detail = format!(
+                "function `{}` comes from Python {}, and pool `{name}` runs Python {python}: what travels by value needs the \
+                 same minor version on both sides",
+                function.name, function.python
+            );
+            return Err(Problem::new(Code::PythonMismatch, detail).in_stage(pool));
+        }
+        Ok(pool)
+    }
+
+    /// A call is whole: on to the node with it.
+    fn submit(&self, id: RequestId, call: api::Call, held: Reservation) {
+        let number = call.number;
+        let ticket = match self.ticket(id, call, held) {
+            Ok(ticket) => ticket,
+            Err(problem) => return self.refuse(id, number, problem),
+        };
+        match self.session.node.call(ticket) {
+            Ok(key) => {
+                let gone = {
+                    let mut state = self.session.state();
+                    let place = state.calls.get_mut(&number).map(|place| *place = Some(key));
+                    place.is_none() && state.closed
+                };
+                if gone {
+                    self.session.node.abandon(key);
+                }
+            }
+            Err(problem) => self.refuse(id, number, problem),
+        }
+    }
+
+    fn ticket(&self, id: RequestId, call: api::Call, held: Reservation) -> Result<CallTicket, Problem> {
+        let (function, pool) = (self.function_of(&call)?.clone(), self.pool_of(&call)?);
+        let bytes = if call.input.len() <= COPY { Bytes::copy_from_slice(&call.input) } else { call.input };
+        let timeout = match call.timeout_ns {
+            0 => Duration::MAX,
+            nanos => Duration::from_nanos(nanos),
+        };
+        Ok(CallTicket {
+            id,
+            pool,
+            function,
+            group: call.group,
+            terms: Terms {
+                retries: Some(call.retries.min(MOST_RETRIES)),
+                timeout: Some(timeout),
+                function: None,
+                priority: call.priority.clamp(-MOST_PRIORITY, MOST_PRIORITY) as i8,
+            },
+            discard_output: call.discard_output,
+            input: Parcel { value: Value { content: Content::Bytes, bytes }, held: Some(Arc::new(held)) },
+            caller: self.session.clone(),
+            number: call.number,
+        })
+    }
+
+    fn part(&mut self, part: api::Part) -> Result<(), Status> {
+        let Some(upload) = self.uploads.part(&part) else { return Ok(()) };
+        match upload {
+            Upload::Goes => Ok(()),
+            Upload::NoRoom(Some((id, number))) => {
+                let problem = self.memory_full();
+                self.refuse(id, number, problem);
+                Ok(())
+            }
+            Upload::NoRoom(None) => Ok(()),
+            Upload::Function { hash, name, python, body, held } => self.define(hash, name, python, body, held),
+            Upload::Call { id, call, held } => {
+                self.submit(id, *call, held);
+                Ok(())
+            }
+        }
+    }
+
+    fn cancel(&mut self, cancel: &api::Cancel) {
+        let api::Cancel { number, kill } = *cancel;
+        let call = self.session.state().calls.get(&number).copied();
+        match call {
+            // It has ended; its outcome is on its way.
+            None => {}
+            // Its input is still coming.
+            Some(None) => {
+                if let Some(id) = self.uploads.drop_call(number) {
+                    self.refuse(id, number, Problem::new(Code::Cancelled, "the call was cancelled before it began"));
+                }
+            }
+            Some(Some(key)) if self.session.node.withdraw(key, kill) == Withdrawal::GoesOn => {
+                self.session.goes_on(number);
+            }
+            Some(Some(_)) => {}
+        }
+    }
+
+    fn refuse(&self, id: RequestId, number: u64, problem: Problem) {
+        let answer = self.session.node.refused(id, problem, evener_core::FallbackOn::default());
+        self.session.answered(number, Called { id, answer, worker: 0, ran: Duration::ZERO, tries: 0 });
+    }
+}
+
+/// What a session tells its client, as a stream. The session is over when it is dropped, or when the client's side ends.
+pub(crate) struct Replies<N: Node> {
+    session: Arc<Session<N>>,
+    welcome: Option<api::Welcome>,
+    intake: Option<AbortHandle>,
+}
+
+impl<N: Node> Replies<N> {
+    pub(crate) fn new(session: Arc<Session<N>>, welcome: Option<api::Welcome>, intake: Option<AbortHandle>) -> Self {
+        Replies { session, welcome, intake }
+    }
+
+    /// Nothing more is to come.
+    pub(crate) fn end(&self) {
+        self.session.close();
+    }
+}
+
+impl<N: Node> AsyncStream for Replies<N> {
+    type Item = Result<SessionReply, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(welcome) = self.welcome.take() {
+            let reply = SessionReply { welcome: Some(welcome), ..SessionReply::default() };
+            return Poll::Ready(Some(Ok(reply)));
+        }
+        self.session.poll_take(cx)
+    }
+}
+
+impl<N: Node> Drop for Replies<N> {
+    fn drop(&mut self) {
+        if let Some(intake) = &self.intake {
+            intake.abort();
+        }
+        self.session.close();
+    }
+}

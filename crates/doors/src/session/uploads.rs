@@ -1,0 +1,103 @@
+//! Functions and inputs that come in pieces.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use evener_core::{RequestId, Reservation};
+use evener_protocol::api;
+use sha2::{Digest, Sha256};
+
+/// What came of another piece.
+pub(super) enum Upload {
+    /// More is to come.
+    Goes,
+    /// There is no memory for it; if it was of a call, its id and number.
+    NoRoom(Option<(RequestId, u64)>),
+    /// A function is whole.
+    Function { hash: [u8; 32], name: String, python: String, body: Bytes, held: Reservation },
+    /// A call is whole.
+    Call { id: RequestId, call: Box<api::Call>, held: Reservation },
+}
+
+struct Open<T> {
+    what: T,
+    bytes: Vec<u8>,
+    held: Reservation,
+}
+
+impl<T> Open<T> {
+    /// Keeps another piece; false if there is no room.
+    fn push(&mut self, data: &[u8]) -> bool {
+        let fits = self.held.grow(data.len() as u64);
+        if fits {
+            self.bytes.extend_from_slice(data);
+        }
+        fits
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Uploads {
+    functions: HashMap<[u8; 32], Open<(String, String)>>,
+    calls: HashMap<u64, Open<(RequestId, api::Call)>>,
+}
+
+impl Uploads {
+    pub(super) fn has_function(&self, hash: &[u8; 32]) -> bool {
+        self.functions.contains_key(hash)
+    }
+
+    pub(super) fn begin_function(
+        &mut self,
+        hash: [u8; 32],
+        name: String,
+        python: String,
+        body: &[u8],
+        held: Reservation,
+    ) {
+        self.functions.insert(hash, Open { what: (name, python), bytes: body.to_vec(), held });
+    }
+
+    pub(super) fn begin_call(&mut self, id: RequestId, mut call: api::Call, held: Reservation) {
+        let bytes = std::mem::take(&mut call.input).to_vec();
+        self.calls.insert(call.number, Open { what: (id, call), bytes, held });
+    }
+
+    /// Drops a call whose input has not come in full.
+    pub(super) fn drop_call(&mut self, number: u64) -> Option<RequestId> {
+        self.calls.remove(&number).map(|open| open.what.0)
+    }
+
+    /// Takes the next piece; `None` if it belongs to nothing, such as a call that was refused.
+    pub(super) fn part(&mut self, part: &api::Part) -> Option<Upload> {
+        let api::Part { number, function, data, more } = part;
+        if *number == 0 {
+            let hash = <[u8; 32]>::try_from(&function[..]).ok()?;
+            let open = self.functions.get_mut(&hash)?;
+            if !open.push(data) {
+                self.functions.remove(&hash);
+                return Some(Upload::NoRoom(None));
+            }
+            if *more {
+                return Some(Upload::Goes);
+            }
+            let Open { what: (name, python), bytes, held } = self.functions.remove(&hash)?;
+            return Some(Upload::Function { hash, name, python, body: bytes.into(), held });
+        }
+        let open = self.calls.get_mut(number)?;
+        if !open.push(data) {
+            let id = self.drop_call(*number)?;
+            return Some(Upload::NoRoom(Some((id, *number))));
+        }
+        if *more {
+            return Some(Upload::Goes);
+        }
+        let Open { what: (id, mut call), bytes, held } = self.calls.remove(number)?;
+        call.input = bytes.into();
+        Some(Upload::Call { id, call: Box::new(call), held })
+    }
+}
+
+pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
+}

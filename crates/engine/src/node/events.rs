@@ -1,0 +1,133 @@
+//! The node as the slots of its workers see it.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use evener_core::{Landed, Loss, Outcome, WorkerKey};
+use evener_doors::Parcel;
+use evener_protocol::{Ready, Value};
+use evener_supervisor::output::{Stream, printable};
+use evener_supervisor::slot::{Events, Gone, Line, Place};
+
+use super::log::priority;
+use super::waiter::Waiter;
+use super::{Node, Seat};
+
+impl Events for Node {
+    fn ready(&self, place: &Place, pid: u32, ready: Ready, line: Arc<Line>) -> WorkerKey {
+        let Place { stage, name, index } = place;
+        let runtime = printable(&ready.runtime);
+        tracing::info!(stage = &**name, worker = index, pid, runtime = &*runtime, "worker ready");
+        let worker = {
+            let mut state = self.state();
+            let now = self.clock.now();
+            let worker = state.dispatcher.worker_ready(now, *stage);
+            let (stage, index, known) = (*stage, *index, HashSet::new());
+            state.seats.insert(worker, Seat { line, context: ready.context, stage, index, pid, known });
+            self.carry_out(&mut state, now);
+            worker
+        };
+        self.settle(*stage);
+        worker
+    }
+
+    fn outcome(&self, worker: WorkerKey, landed: Landed<Value>) -> bool {
+        let Landed { job, attempt, ran, outcome } = landed;
+        let begun = !matches!(outcome, Outcome::Returned);
+        let outcome = outcome.map(|value| {
+            let held = (!value.bytes.is_empty()).then(|| Arc::new(self.budget.charge(value.bytes.len() as u64)));
+            Parcel { value, held }
+        });
+        let mut state = self.state();
+        let now = self.clock.now();
+        if let Some(seat) = state.seats.get(&worker).filter(|_| begun) {
+            self.metrics.ran(seat.stage, ran);
+        }
+        let fresh = state.dispatcher.outcome(now, worker, Landed { job, attempt, ran, outcome });
+        state.ran = ran;
+        self.carry_out(&mut state, now);
+        state.ran = Duration::ZERO;
+        fresh
+    }
+
+    fn credit(&self, worker: WorkerKey, credit: u32) {
+        let mut state = self.state();
+        let now = self.clock.now();
+        state.dispatcher.credit(now, worker, credit);
+        self.carry_out(&mut state, now);
+    }
+
+    fn lost(&self, place: &Place, worker: WorkerKey, gone: Gone<'_>) {
+        let Gone { cause, asked, certificate } = gone;
+        let mut state = self.state();
+        let job = state.dispatcher.worker_job(worker).map(tracing::field::display);
+        let (stage, index, pid) = (&*place.name, place.index, certificate.pid);
+        let mut died = certificate.to_string();
+        if !certificate.stderr_tail.is_empty() {
+            died.push_str("; its last words: ");
+            died.push_str(&printable(&certificate.stderr_tail.join(" | ")));
+        }
+        if asked {
+            tracing::debug!(stage, worker = index, pid, died, "worker left");
+        } else {
+            tracing::warn!(stage, worker = index, pid, job, died, "worker died: it {cause}");
+        }
+        let now = self.clock.now();
+        state.seats.remove(&worker);
+        state.dispatcher.worker_lost(now, worker, Loss { cause, certificate: died });
+        self.carry_out(&mut state, now);
+    }
+
+    fn start_failed(&self, place: &Place, why: &str, broken: bool, wait: Duration) {
+        let why = printable(why);
+        tracing::error!(
+            stage = &*place.name,
+            worker = place.index,
+            again_in_ms = wait.as_millis() as u64,
+            "worker did not start: {why}"
+        );
+        if broken {
+            let mut state = self.state();
+            let now = self.clock.now();
+            if state.dispatcher.counts(place.stage).broken.is_none() {
+                tracing::error!(stage = &*place.name, "the stage is broken: its workers do not start");
+            }
+            state.dispatcher.stage_broken(now, place.stage, &why);
+            self.carry_out(&mut state, now);
+        }
+        self.settle(place.stage);
+    }
+
+    fn printed(&self, worker: WorkerKey, stream: Stream, bytes: &[u8]) -> bool {
+        let mut state = self.state();
+        state.dispatcher.printed(worker);
+        let Some(request) = state.dispatcher.worker_request(worker) else {
+            // What a call writes after it was cancelled is nobody's; what comes between two calls goes to the log.
+            return state.dispatcher.worker_is_busy(worker);
+        };
+        match state.dispatcher.reply(request) {
+            Some(Waiter::Call(call)) => call.printed(stream, bytes),
+            Some(Waiter::Request { .. }) | None => return false,
+        }
+        true
+    }
+
+    fn output(&self, place: &Place, pid: u32, worker: Option<WorkerKey>, stream: Stream, line: &str) {
+        let job = worker.and_then(|worker| {
+            let mut state = self.state();
+            state.dispatcher.printed(worker);
+            state.dispatcher.worker_job(worker)
+        });
+        let job = job.map(tracing::field::display);
+        let (stage, index, stream) = (&*place.name, place.index, stream.as_str());
+        let (level, line) = priority(line);
+        let line = printable(line);
+        match level {
+            0..=3 => tracing::error!(target: "worker", stage, worker = index, pid, job, stream, "{line}"),
+            4 => tracing::warn!(target: "worker", stage, worker = index, pid, job, stream, "{line}"),
+            7 => tracing::debug!(target: "worker", stage, worker = index, pid, job, stream, "{line}"),
+            _ => tracing::info!(target: "worker", stage, worker = index, pid, job, stream, "{line}"),
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! What the node keeps with each request: who waits for it, and how it is told.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use evener_core::RequestId;
+use evener_doors::{Answered, Called, Caller, Function, Origin, Stream as CallStream};
+use evener_supervisor::output::Stream;
+use tokio::sync::oneshot;
+
+/// Who waits for a request.
+#[derive(Debug)]
+pub(crate) enum Waiter {
+    /// The task of an HTTP request.
+    Request {
+        /// Where its answer goes.
+        answer: oneshot::Sender<Answered>,
+        /// The request, for workers that ask.
+        origin: Origin,
+        /// Whether the first stage gets the request instead of its body.
+        as_request: bool,
+    },
+    /// The caller of a function.
+    Call(Call),
+}
+
+/// A call of a function. What changes here changes under the node's lock.
+#[derive(Debug)]
+pub(crate) struct Call {
+    caller: Arc<dyn Caller>,
+    number: u64,
+    pub(super) function: Arc<Function>,
+    pub(super) group: bool,
+    /// How many bytes of output are still passed on.
+    output: AtomicU64,
+    /// Whether its caller has heard that no more is passed on, or does not want to.
+    cut: AtomicU32,
+    /// Who has it, or had it last.
+    worker: AtomicU32,
+    tries: AtomicU32,
+}
+
+impl Call {
+    pub(super) fn new(
+        caller: Arc<dyn Caller>,
+        number: u64,
+        function: Arc<Function>,
+        group: bool,
+        output: u64,
+        discard: bool,
+    ) -> Call {
+        let cut = u32::from(discard).into();
+        Call { caller, number, function, group, output: output.into(), cut, worker: 0.into(), tries: 0.into() }
+    }
+
+    /// It is handed to a worker.
+    pub(super) fn handed(&self, worker: u32, tries: u32) {
+        self.worker.store(worker, Ordering::Relaxed);
+        self.tries.store(tries, Ordering::Relaxed);
+    }
+
+    /// It wrote something, which its caller gets as far as its output's limit goes.
+    pub(super) fn printed(&self, stream: Stream, bytes: &[u8]) {
+        if self.cut.load(Ordering::Relaxed) != 0 {
+            return;
+        }
+        let left = self.output.load(Ordering::Relaxed);
+        let size = (bytes.len() as u64).min(left);
+        self.output.store(left - size, Ordering::Relaxed);
+        let cut = size < bytes.len() as u64;
+        self.cut.store(cut.into(), Ordering::Relaxed);
+        let stream = match stream {
+            Stream::Stdout => CallStream::Stdout,
+            Stream::Stderr => CallStream::Stderr,
+        };
+        self.caller.printed(self.number, stream, &bytes[..size as usize], cut);
+    }
+
+    pub(super) fn goes_on(&self) {
+        self.caller.goes_on(self.number);
+    }
+
+    pub(super) fn answered(self, id: RequestId, answer: Answered, ran: Duration) {
+        let (worker, tries) = (self.worker.into_inner(), self.tries.into_inner());
+        self.caller.answered(self.number, Called { id, answer, worker, ran, tries });
+    }
+}
