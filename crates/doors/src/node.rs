@@ -200,7 +200,7 @@ pub trait Node: Send + Sync + 'static {
     /// Takes a function in. If it is here already, it is the same one. `held` is set aside for its body.
     fn define(&self, hash: [u8; 32], name: String, python: String, body: Bytes, held: Reservation) -> Arc<Function>;
 
-    /// Lets a call in, and from then on tells its caller; or says why not.
+    /// Lets a call in, and from then on tells its caller; or says why not, which is noted.
     fn call(&self, call: CallTicket) -> Result<RequestKey, Problem>;
 
     /// A caller takes a call back; see [`Dispatcher::withdraw`](evener_core::Dispatcher::withdraw).

@@ -25,7 +25,7 @@ use tonic::codegen::tokio_stream::Stream as AsyncStream;
 
 use self::outbox::Outbox;
 use self::uploads::{Upload, Uploads};
-use crate::node::{CallTicket, Called, Caller, Function, Node, Parcel, Stream};
+use crate::node::{Answered, CallTicket, Called, Caller, Function, Node, Parcel, Stream};
 
 /// How many calls of a session may be without an outcome, or have one that the client has not taken.
 pub(crate) const WINDOW: u32 = 4096;
@@ -320,7 +320,7 @@ impl<N: Node> Intake<N> {
                     self.session.node.abandon(key);
                 }
             }
-            Err(problem) => self.refuse(id, number, problem),
+            Err(problem) => self.end(id, number, Answered::Problem(problem)),
         }
     }
 
@@ -386,8 +386,13 @@ impl<N: Node> Intake<N> {
         }
     }
 
+    /// A call is not let in, for a reason that is found here.
     fn refuse(&self, id: RequestId, number: u64, problem: Problem) {
         let answer = self.session.node.refused(id, problem, evener_core::FallbackOn::default());
+        self.end(id, number, answer);
+    }
+
+    fn end(&self, id: RequestId, number: u64, answer: Answered) {
         self.session.answered(number, Called { id, answer, worker: 0, ran: Duration::ZERO, tries: 0 });
     }
 }

@@ -128,12 +128,15 @@ impl Door for Node {
         let now = self.clock.now();
         let result = state.dispatcher.submit(now, submission);
         self.carry_out(&mut state, now);
-        match result.map_err(|refused| refused.answer) {
-            Ok(request) => Ok(request),
-            Err(Answer::Problem(problem) | Answer::Fallback(problem) | Answer::Raised(problem, _)) => Err(problem),
-            // Not an answer that anybody is refused with.
-            Err(Answer::Value(_) | Answer::Reply(_)) => Err(Problem::new(Code::Draining, "the node takes no calls")),
-        }
+        drop(state);
+        result.map_err(|refused| {
+            self.report_call(id, &refused.answer);
+            match refused.answer {
+                Answer::Problem(problem) | Answer::Fallback(problem) | Answer::Raised(problem, _) => problem,
+                // Nobody is refused with one of these.
+                Answer::Value(_) | Answer::Reply(_) => Problem::new(Code::Draining, "the node takes no calls"),
+            }
+        })
     }
 
     fn withdraw(&self, call: RequestKey, kill: bool) -> Withdrawal {
