@@ -19,7 +19,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from harness import measure, prepare, processes, report, systems
+from harness import document, measure, prepare, processes, report, systems
 from harness.cases import CASES, MANY, OPEN_CONNECTIONS, WORKERS
 from harness.floor import Probe
 from harness.load import Load, LoadError, closed, open_loop
@@ -69,7 +69,7 @@ def main() -> int:
     text = report.render(results)
     print(text, end="")
     if chosen.write:
-        report.write(chosen.write, text)
+        document.write(chosen.write, "http", text)
     if chosen.json:
         chosen.json.write_text(json.dumps(results.as_data(), indent=1) + "\n")
     return 0
@@ -78,7 +78,7 @@ def main() -> int:
 def run(chosen: argparse.Namespace) -> Results:
     """Measure all that was asked for."""
     prepare.wrk()
-    prepare.peer()
+    prepare.peer("mosec")
     tools = prepare.floor_tools()
     asked = {"pairs": chosen.pairs, "block": chosen.seconds, "patience": chosen.patience}
     effort = dataclasses.replace(
@@ -177,7 +177,11 @@ class Bench:
         self, first: System, second: System, drive: Drive, connections: int, pairs: int | None = None
     ) -> Series:
         effort = dataclasses.replace(self.effort, pairs=min(pairs or self.effort.pairs, self.effort.pairs))
-        return interleave(first, second, drive, self.machine, effort, connections)
+
+        def warm(system: System) -> None:
+            closed(system.address, connections, effort.warm_up)
+
+        return interleave(first, second, drive, self.machine, effort, warm)
 
 
 def _closed(connections: int, seconds: int) -> Drive:

@@ -9,7 +9,7 @@ from .stats import Spread
 
 @dataclass(frozen=True)
 class Goal:
-    """A ratio (Evener's figure to Mosec's) that is to be reached or not to be passed."""
+    """A ratio (Evener's figure to a peer's) that is to be reached or not to be passed."""
 
     figure: str
     at_least: float | None = None

@@ -23,6 +23,7 @@ class Load:
     """What one run of a load generator saw; `generator_cpu` is its own CPU seconds.
 
     Of the open loop only: how many requests found no connection free, and how late the others left (in microseconds).
+    `client_cpu` is for clients that belong to the system they load: the part of its CPU seconds that is theirs.
     """
 
     requests: int
@@ -35,6 +36,7 @@ class Load:
     backlogged: int = 0
     wake_p50_us: float = 0.0
     wake_p99_us: float = 0.0
+    client_cpu: float = 0.0
 
 
 def closed(address: str, connections: int, seconds: int) -> Load:

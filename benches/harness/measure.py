@@ -11,7 +11,7 @@ from pathlib import Path
 
 from . import processes
 from .floor import Probe
-from .load import Load, LoadError, closed
+from .load import Load, LoadError
 from .stats import STEADY, Block, Pair, Series
 from .systems import System
 
@@ -19,6 +19,9 @@ PROCESSORS = os.cpu_count() or 1
 
 Drive = Callable[[System, int], Load]
 """Loads a system; the number is that of the pair."""
+
+Warm = Callable[[System], object]
+"""Loads a system for as long as the effort says that it shall warm up."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +90,9 @@ def block(system: System, drive: Drive, number: int) -> Block:
     load = drive(system, number)
     after = system.tree()
     busy, own = processes.machine_busy() - busy, time.process_time() - own
-    if before.keys() != after.keys():
+    if before.keys() != after.keys() and not system.changing:
         raise LoadError(f"{system.name}: processes came or went under load")
-    cost = sum(after[pid].cpu - before[pid].cpu for pid in after)
+    cost = sum(process.cpu - (before[pid].cpu if pid in before else 0.0) for pid, process in after.items())
     system.check()
     foreign = max(0.0, busy - own - cost - load.generator_cpu) / load.seconds / PROCESSORS
     return Block(system.name, load, cost, foreign)
@@ -103,8 +106,8 @@ class Machine:
     quiet: Quiet
 
 
-def interleave(first: System, second: System, drive: Drive, machine: Machine, effort: Effort, warm: int) -> Series:
-    """Measure A-B-B-A until enough pairs are kept, or twice as many were tried; `warm` connections warm up."""
+def interleave(first: System, second: System, drive: Drive, machine: Machine, effort: Effort, warm: Warm) -> Series:
+    """Measure A-B-B-A until enough pairs are kept, or twice as many were tried."""
     series = Series(first.name, second.name, effort.pairs)
     number = 0
     while not series.enough and number < 2 * effort.pairs:
@@ -113,7 +116,7 @@ def interleave(first: System, second: System, drive: Drive, machine: Machine, ef
         blocks, floor = {}, [machine.probe.read(effort.floor)]
         for system in ordered:
             if effort.warm_up:
-                closed(system.address, warm, effort.warm_up)
+                warm(system)
             blocks[id(system)] = block(system, drive, number)
             floor.append(machine.probe.read(effort.floor))
         pair = Pair(blocks[id(first)], blocks[id(second)], (floor[0], floor[1], floor[2]))

@@ -42,20 +42,32 @@ def wrk() -> None:
             raise PreparationError(f"{advice}\n{error}")
 
 
-def peer() -> None:
-    """See that the virtual environment holds the pinned peer, making it on first use."""
-    if _peer_version() == _pinned():
+def peer(name: str) -> None:
+    """See that the virtual environment holds a peer as it is pinned, installing it on first use."""
+    wanted = _pinned(name)
+    if installed(name) == wanted:
         return
-    say("installing Mosec into benches/.venv")
-    steps = [
-        [sys.executable, "-m", "venv", "--clear", str(PYTHON.parent.parent)],
-        [str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", str(REQUIREMENTS)],
-    ]
+    say(f"installing {name} into benches/.venv")
+    _install(f"{name}=={wanted}")
+    if installed(name) != wanted:
+        raise PreparationError(f"{name} was installed but does not show up in benches/.venv")
+
+
+def wheel(file: Path) -> None:
+    """Put our own package into the virtual environment, in place of any that is there."""
+    say(f"installing {file.name} into benches/.venv")
+    _install(str(file))
+    # A wheel of the same version as the one that is installed would not be looked at.
+    _install("--force-reinstall", "--no-deps", str(file))
+
+
+def _install(*what: str) -> None:
+    steps = [[str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *what]]
+    if not PYTHON.exists():
+        steps.insert(0, [sys.executable, "-m", "venv", "--clear", str(PYTHON.parent.parent)])
     for step in steps:
         if error := _quietly(step):
-            raise PreparationError(f"could not install Mosec:\n{error}")
-    if _peer_version() != _pinned():
-        raise PreparationError("Mosec was installed but does not show up in benches/.venv")
+            raise PreparationError(f"could not install {what[-1]}:\n{error}")
 
 
 def floor_tools() -> Tools | None:
@@ -76,21 +88,28 @@ def versions(evener: Path | None) -> dict[str, str]:
     found = {}
     if evener:
         found["Evener"] = _first_line([str(evener), "--version"]).removeprefix("evener ")
-    found["Mosec"] = _peer_version()
-    found["Python"] = _first_line([str(PYTHON), "--version"]).removeprefix("Python ")
+    found["Mosec"] = installed("mosec")
+    found["Python"] = python_version()
     found["wrk"] = _first_line(["wrk", "--version"]).removeprefix("wrk ").split(" ")[0]
     return found
 
 
-def _pinned() -> str:
-    lines = REQUIREMENTS.read_text().splitlines()
-    return next(line.removeprefix("mosec==").strip() for line in lines if line.startswith("mosec=="))
+def python_version() -> str:
+    """Say which Python the virtual environment has."""
+    return _first_line([str(PYTHON), "--version"]).removeprefix("Python ")
 
 
-def _peer_version() -> str:
+def installed(name: str) -> str:
+    """Say which version of a package the virtual environment has; nothing if there is none that imports."""
     if not PYTHON.exists():
         return ""
-    return _first_line([str(PYTHON), "-c", "import importlib.metadata as m; import mosec; print(m.version('mosec'))"])
+    code = f"import importlib.metadata as m; import {name}; print(m.version('{name}'))"
+    return _first_line([str(PYTHON), "-c", code])
+
+
+def _pinned(name: str) -> str:
+    lines = REQUIREMENTS.read_text().splitlines()
+    return next(line.partition("==")[2].strip() for line in lines if line.startswith(f"{name}=="))
 
 
 def _first_line(command: list[str]) -> str:

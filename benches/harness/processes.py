@@ -97,6 +97,17 @@ def memory(pid: int) -> Memory:
     return Memory(kibibytes["Rss"] * 1024, kibibytes["Pss"] * 1024)
 
 
+def forget_peak(pid: int) -> None:
+    """Have the kernel count the peak of what a process holds from now on."""
+    (PROC / str(pid) / "clear_refs").write_text("5")
+
+
+def peak(pid: int) -> int:
+    """The most that a process held at a time, in bytes, since its peak was forgotten or since it began."""
+    lines = (PROC / str(pid) / "status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+
+
 def machine_busy() -> float:
     """CPU seconds that all processors together have spent on anything, stolen time included, since boot."""
     fields = [int(field) for field in (PROC / "stat").read_text().splitlines()[0].split()[1:9]]

@@ -1,17 +1,14 @@
-"""The run as Markdown, and its place in a document."""
+"""A run beside Mosec as Markdown."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable
-from pathlib import Path
 
 from .cases import MANY, NODE_MEMORY, OPEN_CONNECTIONS, WORKERS
+from .document import duration, mebibytes, middle, reach, table
 from .results import Measured, Results
-from .stats import FIGURES, STEADY, Series, Spread
-
-BEGIN = "<!-- bench:http begin -->"
-END = "<!-- bench:http end -->"
+from .stats import FIGURES, STEADY, Series
 
 
 def render(results: Results) -> str:
@@ -21,19 +18,6 @@ def render(results: Results) -> str:
         parts.append(_ratios(results))
     parts += [_absolutes(results), _open_loop(results), _memory(results), _notes(results)]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def write(document: Path, text: str) -> None:
-    """Put the text between the marks of the document; a document or marks that are missing are made."""
-    old = document.read_text() if document.exists() else "# Performance\n"
-    before, begin, rest = old.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin:
-        before, after = old.rstrip("\n") + "\n\n", "\n"
-    elif not end:
-        raise ValueError(f"{document.name} has `{BEGIN}` without `{END}`")
-    document.parent.mkdir(parents=True, exist_ok=True)
-    document.write_text(f"{before}{BEGIN}\n{text}{END}{after}")
 
 
 def _heading(results: Results) -> str:
@@ -57,9 +41,9 @@ def _ratios(results: Results) -> str:
                 [
                     each.case.title,
                     figure,
-                    _ratio(ratio),
-                    _range(ratio, each.against),
-                    _range(tie, each.tie),
+                    middle(ratio),
+                    reach(ratio, each.against),
+                    reach(tie, each.tie),
                     str(goal) if goal else "",
                     verdict,
                 ]
@@ -69,18 +53,18 @@ def _ratios(results: Results) -> str:
             title = f"{_stages(loop.stages)}, open loop"
             for figure in ("p50", "p99"):
                 ratio = loop.series.ratio(figure)
-                rows.append([title, figure, _ratio(ratio), _range(ratio, loop.series), "", "", ""])
+                rows.append([title, figure, middle(ratio), reach(ratio, loop.series), "", "", ""])
     node = next((each for each in results.resting if each.role == "node"), None)
     if node:
         goal_text = f"under {NODE_MEMORY / 2**20:.0f} MiB"
         verdict = "**met**" if node.resident < NODE_MEMORY else "**missed**"
-        rows.append(["idle node", "resident memory", _mebibytes(node.resident), "", "", goal_text, verdict])
+        rows.append(["idle node", "resident memory", mebibytes(node.resident), "", "", goal_text, verdict])
     head = ["case", "figure", "Evener / Mosec", "least – greatest", "Mosec / Mosec", "goal", "verdict"]
     text = (
         "Ratios are medians over pairs of neighbouring blocks, with the least and the greatest, and how many "
         "pairs there were. What lies within Mosec's ratios to itself is a tie.\n\n"
     )
-    return text + _table(head, rows, "llrrrll")
+    return text + table(head, rows, "llrrrll")
 
 
 def _absolutes(results: Results) -> str:
@@ -95,7 +79,7 @@ def _absolutes(results: Results) -> str:
         "Absolute figures, as context: they belong to this machine on that day. CPU per request is that of the "
         "system's whole process tree; the load generator's own is apart.\n\n"
     )
-    return text + _table(head, rows, "llrrrrr")
+    return text + table(head, rows, "llrrrrr")
 
 
 def _case_rows(each: Measured) -> Iterable[list[str]]:
@@ -114,7 +98,7 @@ def _figures(series: Series, second: bool) -> list[str]:
         return series.absolute(name, second).median
 
     cpu = [f"{median(name):.0f} µs" for name in ("CPU per request", "generator CPU per request")]
-    return [f"{median('requests/s'):,.0f}", _time(median("p50")), _time(median("p99")), *cpu]
+    return [f"{median('requests/s'):,.0f}", duration(median("p50")), duration(median("p99")), *cpu]
 
 
 def _open_loop(results: Results) -> str:
@@ -123,11 +107,11 @@ def _open_loop(results: Results) -> str:
         for second, name in enumerate((loop.series.first, loop.series.second)):
             blocks = [pair.second if second else pair.first for pair in loop.series.pairs]
             wakes = [
-                _time(statistics.median(numbers))
+                duration(statistics.median(numbers))
                 for numbers in zip(*[(block.load.wake_p50_us, block.load.wake_p99_us) for block in blocks])
             ]
             late = max(block.load.backlogged / block.load.requests for block in blocks)
-            p50, p99 = (_time(loop.series.absolute(figure, bool(second)).median) for figure in ("p50", "p99"))
+            p50, p99 = (duration(loop.series.absolute(figure, bool(second)).median) for figure in ("p50", "p99"))
             cpu = [
                 f"{loop.series.absolute(figure, bool(second)).median:.0f} µs"
                 for figure in ("CPU per request", "generator CPU per request")
@@ -144,7 +128,7 @@ def _open_loop(results: Results) -> str:
         "the kernel took to wake the sender (p50, p99); it is part of every latency here. *No connection free* is the "
         "worst block's share of requests that found none.\n\n"
     )
-    return text + _table(head, rows, "llrrrrrrr")
+    return text + table(head, rows, "llrrrrrrr")
 
 
 def _memory(results: Results) -> str:
@@ -156,11 +140,11 @@ def _memory(results: Results) -> str:
             resident = max(each.resident for each in group)
             proportional = max(each.proportional for each in group)
             cpu = sum(each.cpu_share for each in group)
-            rows.append([system, count + role, _mebibytes(resident), _mebibytes(proportional), f"{cpu:.1%}"])
+            rows.append([system, count + role, mebibytes(resident), mebibytes(proportional), f"{cpu:.1%}"])
     if not rows:
         return ""
     text = "Idle, one stage of two workers, after one request; of several alike the largest.\n\n"
-    return text + _table(["system", "process", "resident", "proportional", "CPU"], rows, "llrrr")
+    return text + table(["system", "process", "resident", "proportional", "CPU"], rows, "llrrr")
 
 
 def _notes(results: Results) -> str:
@@ -182,10 +166,10 @@ def _notes(results: Results) -> str:
         "kept it from taking, where an answer took more than twice the mean.",
     ]
     if across := sorted(reading for series in every for reading in series.across()):
+        least, greatest = duration(across[len(across) // 20]), duration(across[-1 - len(across) // 20])
         lines.append(
-            "A message to a process on the other core and back took between "
-            f"{_time(across[len(across) // 20])} and {_time(across[-1 - len(across) // 20])} (nine readings of ten): "
-            "at one connection, where every hop wakes somebody, much of a latency is this."
+            f"A message to a process on the other core and back took between {least} and {greatest} (nine readings of "
+            "ten): at one connection, where every hop wakes somebody, much of a latency is this."
         )
     if unsteady:
         lines.append(
@@ -195,26 +179,5 @@ def _notes(results: Results) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _table(head: list[str], rows: list[list[str]], alignment: str) -> str:
-    rule = ["---:" if side == "r" else "---" for side in alignment]
-    return "\n".join("| " + " | ".join(row) + " |" for row in [head, rule, *rows])
-
-
 def _stages(count: int) -> str:
     return "1 stage" if count == 1 else f"{count} stages"
-
-
-def _ratio(spread: Spread) -> str:
-    return f"{spread.median:.2f}"
-
-
-def _range(spread: Spread, series: Series) -> str:
-    return f"{spread.least:.2f} – {spread.greatest:.2f} ({len(series.pairs)})"
-
-
-def _time(microseconds: float) -> str:
-    return f"{microseconds / 1000:.2f} ms" if microseconds >= 1000 else f"{microseconds:.0f} µs"
-
-
-def _mebibytes(count: int) -> str:
-    return f"{count / 2**20:.1f} MiB"

@@ -38,16 +38,22 @@ class OpenLoop:
     series: Series
 
 
+@dataclass(kw_only=True)
+class Context:
+    """When and where a run was."""
+
+    date: str = field(default_factory=lambda: datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"))
+    cores: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    machine: str = field(default_factory=lambda: f"{platform.system()} {kernel()}, {platform.machine()}")
+
+
 @dataclass
-class Results:
+class Results(Context):
     """One run."""
 
     quick: bool
     effort: Effort
     versions: dict[str, str]
-    date: str = field(default_factory=lambda: datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"))
-    cores: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
-    machine: str = field(default_factory=lambda: f"{platform.system()} {kernel()}, {platform.machine()}")
     measured: list[Measured] = field(default_factory=list)
     open_loop: list[OpenLoop] = field(default_factory=list)
     bare: dict[int, Series] = field(default_factory=dict)
@@ -73,28 +79,31 @@ class Results:
                     "stages": each.case.stages,
                     "connections": each.case.connections,
                     "goals": [dataclasses.asdict(goal) for goal in each.case.goals],
-                    "peer_against_itself": _series(each.tie),
-                    "evener_against_peer": each.against and _series(each.against),
-                    "compact_against_peer": each.compact and _series(each.compact),
+                    "peer_against_itself": series_data(each.tie),
+                    "evener_against_peer": each.against and series_data(each.against),
+                    "compact_against_peer": each.compact and series_data(each.compact),
                 }
                 for each in self.measured
             ],
             "open_loop": [
-                {"stages": each.stages, "rates": each.rates, "series": _series(each.series)} for each in self.open_loop
+                {"stages": each.stages, "rates": each.rates, "series": series_data(each.series)}
+                for each in self.open_loop
             ],
-            "bare": [{"connections": count, "series": _series(series)} for count, series in self.bare.items()],
+            "bare": [{"connections": count, "series": series_data(series)} for count, series in self.bare.items()],
             "resting": [dataclasses.asdict(each) for each in self.resting],
             "notes": self.notes,
         }
 
 
-def _series(series: Series) -> dict[str, Any]:
+def series_data(series: Series) -> dict[str, Any]:
+    """Give a series as plain data, with those figures worked out that were taken."""
+    taken = [figure for figure in FIGURES if all(pair.second.figure(figure) for pair in series.pairs)]
     summary = {
         figure: {
             "ratio": dataclasses.asdict(series.ratio(figure)),
             "first": dataclasses.asdict(series.absolute(figure)),
             "second": dataclasses.asdict(series.absolute(figure, second=True)),
         }
-        for figure in FIGURES
+        for figure in taken
     }
     return {"summary": summary} | dataclasses.asdict(series)

@@ -33,6 +33,8 @@ class Block:
             return self.server_cpu / self.load.requests * 1e6
         if name == "generator CPU per request":
             return self.load.generator_cpu / self.load.requests * 1e6
+        if name == "client CPU per request":
+            return self.load.client_cpu / self.load.requests * 1e6
         return {"p50": self.load.p50_us, "p99": self.load.p99_us}[name]
 
 

@@ -32,8 +32,17 @@ class ServerError(Exception):
 class System:
     """One running system. At its end `notes` says what went wrong, and `logged` how many bytes of log it wrote."""
 
+    changing = False
+    """Whether processes may come and go under load; of those that went, the CPU is not known."""
+
     def __init__(
-        self, name: str, command: list[str], environment: dict[str, str], scratch: Path, graceful: bool = True
+        self,
+        name: str,
+        command: list[str],
+        environment: dict[str, str],
+        scratch: Path,
+        graceful: bool = True,
+        stdin: int = subprocess.DEVNULL,
     ) -> None:
         """Start the command; `scratch` is a folder for its log and its temporary files."""
         self.name = name
@@ -44,22 +53,25 @@ class System:
         self._mark = processes.new_mark()
         self._log = scratch / f"{self._mark}.log"
         self._lines: queue.Queue[str | None] = queue.Queue()
-        # A plain environment for all, so that no setting of the caller's reaches one system and not another.
-        plain = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-        plain |= {"TMPDIR": str(scratch), "XDG_RUNTIME_DIR": str(scratch), "PYTHONDONTWRITEBYTECODE": "1"}
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 command,
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                env=plain | environment | {processes.MARK: self._mark},
+                env=self.plain_environment(scratch) | environment | {processes.MARK: self._mark},
                 cwd=BENCHES,
                 start_new_session=True,
             )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
+
+    @staticmethod
+    def plain_environment(scratch: Path) -> dict[str, str]:
+        """The same for all, so that no setting of the caller's reaches one system and not another."""
+        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        return kept | {"TMPDIR": str(scratch), "XDG_RUNTIME_DIR": str(scratch), "PYTHONDONTWRITEBYTECODE": "1"}
 
     @property
     def pid(self) -> int:

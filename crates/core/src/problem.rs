@@ -52,7 +52,7 @@ codes! {
     /// No pool has this name.
     UnknownPool = "unknown-pool", 404, "No such pool", false;
     /// A call is of a function that was not sent.
-    UnknownFunction = "unknown-function", 404, "No such function", false;
+    UnknownFunction = "unknown-function", 404, "No such function", true;
     /// A function is for another version of Python than its pool has.
     PythonMismatch = "python-mismatch", 409, "The versions of Python differ", false;
     /// The call was cancelled.

@@ -259,6 +259,13 @@ impl<N: Node> Intake<N> {
     /// Whether a call can be let in as far as it is known, and memory for what has come of its input.
     fn admit(&self, call: &api::Call) -> Result<Reservation, Problem> {
         let node = &*self.session.node;
+        let bad = |detail: String| Err(Problem::new(Code::BadCall, detail));
+        if call.retries > MOST_RETRIES {
+            return bad(format!("a call may be tried again {MOST_RETRIES} times, not {}", call.retries));
+        }
+        if call.priority.saturating_abs() > MOST_PRIORITY {
+            return bad(format!("a priority lies between -{MOST_PRIORITY} and {MOST_PRIORITY}; this one is {}", call.priority));
+        }
         self.function_of(call)?;
         self.pool_of(call)?;
         node.budget().reserve(call.input.len() as u64).ok_or_else(|| self.memory_full())
@@ -337,10 +344,11 @@ impl<N: Node> Intake<N> {
             function,
             group: call.group,
             terms: Terms {
-                retries: Some(call.retries.min(MOST_RETRIES)),
+                retries: Some(call.retries),
                 timeout: Some(timeout),
                 function: None,
-                priority: call.priority.clamp(-MOST_PRIORITY, MOST_PRIORITY) as i8,
+                // Within the limits by now.
+                priority: i8::try_from(call.priority).unwrap_or(0),
             },
             discard_output: call.discard_output,
             input: Parcel { value: Value { content: Content::Bytes, bytes }, held: Some(Arc::new(held)) },
