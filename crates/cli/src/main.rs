@@ -4,6 +4,7 @@
 
 mod check;
 mod log;
+mod memory;
 mod private;
 mod up;
 
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
     if std::env::args_os().skip(1).eq([WARDEN]) {
         return evener_engine::serve_warden();
     }
+    memory::keep();
     if std::env::args_os().skip(1).eq(PRIVATE) {
         return private::run();
     }

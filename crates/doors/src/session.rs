@@ -195,7 +195,7 @@ impl<N: Node> Intake<N> {
 
     /// Takes a function in, or its first piece.
     pub(crate) fn function(&mut self, function: api::Function) -> Result<(), Status> {
-        let api::Function { hash, name, python, body, more } = function;
+        let api::Function { hash, name, python, body, more, size: announced } = function;
         let Ok(hash) = <[u8; 32]>::try_from(&hash[..]) else {
             return Err(Status::invalid_argument("a function's hash has 32 bytes: the SHA-256 of its body"));
         };
@@ -208,7 +208,7 @@ impl<N: Node> Intake<N> {
             return Ok(());
         };
         if more {
-            self.uploads.begin_function(hash, name, python, &body, held);
+            self.uploads.begin_function(hash, name, python, &body, announced, held);
             return Ok(());
         }
         self.define(hash, name, python, Bytes::copy_from_slice(&body), held)
@@ -264,7 +264,10 @@ impl<N: Node> Intake<N> {
             return bad(format!("a call may be tried again {MOST_RETRIES} times, not {}", call.retries));
         }
         if call.priority.saturating_abs() > MOST_PRIORITY {
-            return bad(format!("a priority lies between -{MOST_PRIORITY} and {MOST_PRIORITY}; this one is {}", call.priority));
+            return bad(format!(
+                "a priority lies between -{MOST_PRIORITY} and {MOST_PRIORITY}; this one is {}",
+                call.priority
+            ));
         }
         self.function_of(call)?;
         self.pool_of(call)?;

@@ -12,6 +12,11 @@ use crate::frame::{HEADER, Header, Kind, MORE, ProtocolError};
 /// How much room there always is for the next bytes.
 const READ: usize = 64 * 1024;
 
+/// A frame's payload of at least this size is not taken through the buffer.
+const DIRECT: usize = 32 * 1024;
+/// The most bytes that are made ready on the word of a worker.
+const MOST_ANNOUNCED: u64 = 256 << 20;
+
 /// A message of a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FromWorker {
@@ -78,6 +83,13 @@ struct OutcomeExtension {
     printed: [u64; 2],
 }
 
+/// How large a payload in parts will be, if its first frame says so.
+#[derive(Deserialize, Default)]
+struct SizeExtension {
+    #[serde(default)]
+    size: u64,
+}
+
 #[derive(Deserialize, Default)]
 struct ByeExtension {
     #[serde(default)]
@@ -92,6 +104,19 @@ struct Partial {
     payload: Vec<u8>,
     /// Bytes that came, kept or not.
     size: u64,
+    /// Of the frame that is being read: bytes that go straight to the end of the payload, and whether another frame follows.
+    direct: Option<(usize, bool)>,
+}
+
+impl Partial {
+    /// A payload of which nothing has come. It is read into one piece of memory if its size is announced.
+    fn new(head: Header, extension: &[u8], largest: u64) -> Result<Partial, ProtocolError> {
+        let SizeExtension { size } = if extension.is_empty() { SizeExtension::default() } else { parse(extension)? };
+        // It is only a word of a worker, and memory is taken as it comes; but not for more than is kept.
+        let room = usize::try_from(size.min(largest).min(MOST_ANNOUNCED)).unwrap_or(0);
+        let payload = Vec::with_capacity(room);
+        Ok(Partial { head, extension: extension.to_vec(), payload, size: 0, direct: None })
+    }
 }
 
 /// Collects bytes from a worker and makes messages of them.
@@ -113,6 +138,10 @@ impl Inbox {
 
     /// Room for the next bytes; [`filled`](Inbox::filled) says how many came.
     pub fn room(&mut self) -> &mut [u8] {
+        if let Some(Partial { payload, direct: Some((left @ 1.., _)), .. }) = &mut self.partial {
+            let from = payload.len() - *left;
+            return &mut payload[from..];
+        }
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
         }
@@ -128,6 +157,10 @@ impl Inbox {
 
     /// `count` bytes were put into the room.
     pub fn filled(&mut self, count: usize) {
+        if let Some(Partial { direct: Some((left @ 1.., _)), .. }) = &mut self.partial {
+            *left -= count.min(*left);
+            return;
+        }
         self.end = (self.end + count).min(self.buffer.len());
     }
 
@@ -146,10 +179,22 @@ impl Inbox {
     #[allow(clippy::should_implement_trait)] // An iterator would hide that the end is only the end for now.
     pub fn next(&mut self) -> Result<Option<FromWorker>, ProtocolError> {
         loop {
+            match self.partial.as_mut().and_then(|open| open.direct) {
+                Some((1.., _)) => return Ok(None),
+                Some((0, more)) => {
+                    if let Some(message) = end_part(&mut self.partial, more, self.largest)? {
+                        return Ok(Some(message));
+                    }
+                }
+                None => {}
+            }
             let here = &self.buffer[self.start..self.end];
             let Some(header) = Header::decode(here)? else { return Ok(None) };
             let whole = HEADER + header.length as usize;
             if here.len() < whole {
+                if begin_direct(&mut self.partial, self.largest, header, &here[HEADER..])? {
+                    self.start = self.end;
+                }
                 return Ok(None);
             }
             let (extension, payload) = here[HEADER..whole].split_at(header.extension as usize);
@@ -185,7 +230,10 @@ fn take(
         OUTCOME if partial.is_some() => Err(ProtocolError::OutOfTurn("an OUTCOME before the last part of another")),
         OUTCOME if header.flags & MORE != 0 => {
             let size = payload.len() as u64;
-            *partial = Some(Partial { head: header, extension: extension.to_vec(), payload: payload.to_vec(), size });
+            let mut open = Partial::new(header, extension, largest)?;
+            open.payload.extend_from_slice(payload);
+            open.size = size;
+            *partial = Some(open);
             Ok(None)
         }
         OUTCOME if payload.len() as u64 > largest => Ok(Some(too_large(&header, payload.len() as u64, largest))),
@@ -203,14 +251,7 @@ fn take(
             } else {
                 open.payload.extend_from_slice(payload);
             }
-            if header.flags & MORE != 0 {
-                return Ok(None);
-            }
-            match partial.take() {
-                Some(Partial { head, size, .. }) if size > largest => Ok(Some(too_large(&head, size, largest))),
-                Some(whole) => outcome(&whole.head, &whole.extension, || Bytes::from(whole.payload)).map(Some),
-                None => Ok(None),
-            }
+            end_part(partial, header.flags & MORE != 0, largest)
         }
         CREDIT => Ok(Some(FromWorker::Credit(header.number))),
         BYE => {
@@ -219,6 +260,54 @@ fn take(
         }
         other => Err(ProtocolError::Kind(other)),
     }
+}
+
+/// A frame of a payload that comes in parts has come.
+fn end_part(partial: &mut Option<Partial>, more: bool, largest: u64) -> Result<Option<FromWorker>, ProtocolError> {
+    if more {
+        if let Some(open) = partial {
+            open.direct = None;
+        }
+        return Ok(None);
+    }
+    match partial.take() {
+        Some(Partial { head, size, .. }) if size > largest => Ok(Some(too_large(&head, size, largest))),
+        Some(whole) => outcome(&whole.head, &whole.extension, || Bytes::from(whole.payload)).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Lets what is still to come of a large frame go straight to where its payload is kept, instead of through the buffer. `here` is what
+/// has come behind the header. False if the frame is not of that kind, or is not kept.
+fn begin_direct(
+    partial: &mut Option<Partial>,
+    largest: u64,
+    header: Header,
+    here: &[u8],
+) -> Result<bool, ProtocolError> {
+    let more = header.flags & MORE != 0;
+    let extension = header.extension as usize;
+    let payload = header.length as usize - extension;
+    if payload < DIRECT || here.len() < extension {
+        return Ok(false);
+    }
+    if header.kind == Kind::Outcome as u8 && more && partial.is_none() {
+        *partial = Some(Partial::new(header, &here[..extension], largest)?);
+    } else if header.kind != Kind::Part as u8 {
+        return Ok(false);
+    }
+    let Some(open) = partial else { return Ok(false) };
+    let same = (open.head.job, open.head.attempt) == (header.job, header.attempt);
+    let size = open.size + payload as u64;
+    if !same || size > largest {
+        return Ok(false);
+    }
+    let here = &here[extension..];
+    open.size = size;
+    open.payload.extend_from_slice(here);
+    open.payload.resize(open.payload.len() + payload - here.len(), 0);
+    open.direct = Some((payload - here.len(), more));
+    Ok(true)
 }
 
 fn too_large(header: &Header, size: u64, largest: u64) -> FromWorker {

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use evener_core::JobKey;
 
 use crate::content::{Content, Value};
@@ -78,12 +78,20 @@ struct Waiting {
     withdrawn: Option<Kind>,
 }
 
-/// Frames that wait to be written to a worker. A large payload is cut, and only one piece of it is in the buffer at any time,
-/// so that a CANCEL never waits for the rest.
+/// Payloads up to this size are copied in between the headers; larger ones are written from where they are.
+const COPY: usize = 16 * 1024;
+
+/// Frames that wait to be written to a worker. A large payload is cut, and only one piece of it is handed out for writing at any
+/// time, so that a CANCEL never waits for the rest.
 #[derive(Debug, Default)]
 pub struct Outbox {
+    /// Frames, and of the last one perhaps all but its payload.
     buffer: Vec<u8>,
     written: usize,
+    /// The payload of the last frame in the buffer, as far as it is not written.
+    piece: Bytes,
+    /// Frames behind that.
+    after: Vec<u8>,
     rest: Option<Rest>,
     waiting: VecDeque<Waiting>,
 }
@@ -91,24 +99,53 @@ pub struct Outbox {
 impl Outbox {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.written == self.buffer.len() && self.rest.is_none()
+        self.written == self.buffer.len() && self.after.is_empty() && !self.is_held()
     }
 
-    /// The bytes to write next; empty if there are none. [`wrote`](Outbox::wrote) says how many were taken.
-    pub fn bytes(&mut self) -> &[u8] {
-        if self.written == self.buffer.len() {
+    /// The bytes to write next, in two slices; both are empty if there are none. [`wrote`](Outbox::wrote) says how many were taken.
+    pub fn bytes(&mut self) -> [&[u8]; 2] {
+        while self.written == self.buffer.len() && self.piece.is_empty() {
             self.buffer.clear();
             self.written = 0;
-            if let Some(rest) = self.rest.take() {
-                self.send_part(rest);
+            std::mem::swap(&mut self.buffer, &mut self.after);
+            match self.rest.take() {
+                Some(rest) => self.send_part(rest),
+                None => self.send_waiting(),
+            }
+            if self.buffer.is_empty() {
+                break;
             }
         }
-        &self.buffer[self.written..]
+        [&self.buffer[self.written..], &self.piece]
     }
 
     /// The first `count` bytes are written.
     pub fn wrote(&mut self, count: usize) {
-        self.written = (self.written + count).min(self.buffer.len());
+        let frames = count.min(self.buffer.len() - self.written);
+        self.written += frames;
+        let payload = (count - frames).min(self.piece.len());
+        self.piece.advance(payload);
+    }
+
+    /// Whether a payload is on its way, which others have to wait for.
+    fn is_held(&self) -> bool {
+        self.rest.is_some() || !self.piece.is_empty() || !self.waiting.is_empty()
+    }
+
+    /// Where a frame goes that waits for no payload.
+    fn next_frames(&mut self) -> &mut Vec<u8> {
+        if self.piece.is_empty() { &mut self.buffer } else { &mut self.after }
+    }
+
+    /// Appends a frame with its payload. Nothing else is on its way.
+    fn push(&mut self, header: &Header, extension: &[u8], payload: Bytes) {
+        self.buffer.extend_from_slice(&header.encode());
+        self.buffer.extend_from_slice(extension);
+        if payload.len() <= COPY {
+            self.buffer.extend_from_slice(&payload);
+        } else {
+            self.piece = payload;
+        }
     }
 
     /// A job for the worker.
@@ -123,7 +160,7 @@ impl Outbox {
             nanos: head.left_nanos,
             ..Header::new(Kind::Job)
         };
-        if self.rest.is_some() {
+        if self.is_held() {
             let (extension, bytes) = (head.extension.to_vec(), value.bytes.clone());
             self.waiting.push_back(Waiting { header, extension, bytes, withdrawn: None });
         } else {
@@ -134,7 +171,7 @@ impl Outbox {
     /// A function that calls will name by `number`.
     pub fn define(&mut self, number: u32, body: &Bytes) {
         let header = Header { content: 3, job: NO_JOB, function: number, ..Header::new(Kind::Function) };
-        if self.rest.is_some() {
+        if self.is_held() {
             let bytes = body.clone();
             self.waiting.push_back(Waiting { header, extension: Vec::new(), bytes, withdrawn: None });
         } else {
@@ -145,7 +182,7 @@ impl Outbox {
     /// No call will name the function with this number any more.
     pub fn forget(&mut self, number: u32) {
         let header = Header { verb: 1, job: NO_JOB, function: number, ..Header::new(Kind::Function) };
-        if self.rest.is_some() {
+        if self.is_held() {
             self.waiting.push_back(Waiting { header, extension: Vec::new(), bytes: Bytes::new(), withdrawn: None });
         } else {
             self.send_job(header, &[], &Bytes::new());
@@ -164,26 +201,24 @@ impl Outbox {
 
     /// Asks how many jobs the worker takes beyond the one at hand.
     pub fn ask_credit(&mut self) {
-        self.buffer.extend_from_slice(&Header::new(Kind::Credit).encode());
+        self.next_frames().extend_from_slice(&Header::new(Kind::Credit).encode());
     }
 
     /// The worker may go when it is done.
     pub fn bye(&mut self) {
-        self.buffer.extend_from_slice(&Header::new(Kind::Bye).encode());
+        self.next_frames().extend_from_slice(&Header::new(Kind::Bye).encode());
     }
 
     fn send_job(&mut self, header: Header, extension: &[u8], bytes: &Bytes) {
-        let first = &bytes[..bytes.len().min(PART)];
+        let first = bytes.slice(..bytes.len().min(PART));
         let header = Header {
             length: (extension.len() + first.len()) as u32,
             flags: if first.len() < bytes.len() { MORE } else { 0 },
             extension: extension.len() as u32,
             ..header
         };
-        self.buffer.extend_from_slice(&header.encode());
-        self.buffer.extend_from_slice(extension);
-        self.buffer.extend_from_slice(first);
-        if first.len() < bytes.len() {
+        self.push(&header, extension, first);
+        if bytes.len() > PART {
             let function = if header.kind == Kind::Function as u8 { header.function } else { 0 };
             let (job, attempt) = (header.job, header.attempt);
             self.rest = Some(Rest { job, attempt, function, bytes: bytes.slice(PART..) });
@@ -200,8 +235,7 @@ impl Outbox {
             function: rest.function,
             ..Header::new(Kind::Part)
         };
-        self.buffer.extend_from_slice(&header.encode());
-        self.buffer.extend_from_slice(&piece);
+        self.push(&header, &[], piece);
         if rest.bytes.is_empty() {
             self.send_waiting();
         } else {
@@ -209,14 +243,12 @@ impl Outbox {
         }
     }
 
-    /// Sends what waited for the rest of a payload, up to the next payload that is cut.
+    /// Sends what waited for a payload, up to the next one that is large.
     fn send_waiting(&mut self) {
-        while let Some(Waiting { header, extension, bytes, withdrawn }) = self.waiting.pop_front() {
+        while self.rest.is_none() && self.piece.is_empty() {
+            let Some(Waiting { header, extension, bytes, withdrawn }) = self.waiting.pop_front() else { return };
             let Some(withdrawn) = withdrawn else {
                 self.send_job(header, &extension, &bytes);
-                if self.rest.is_some() {
-                    return;
-                }
                 continue;
             };
             // The worker must hear of it, since it owes an outcome; that more is to come keeps it from beginning.
@@ -241,7 +273,8 @@ impl Outbox {
     }
 
     fn say(&mut self, kind: Kind, job: u64, attempt: u32) {
-        self.buffer.extend_from_slice(&Header { job, attempt, ..Header::new(kind) }.encode());
+        let frame = Header { job, attempt, ..Header::new(kind) }.encode();
+        self.next_frames().extend_from_slice(&frame);
     }
 }
 
@@ -265,9 +298,11 @@ mod tests {
     fn written(outbox: &mut Outbox) -> Vec<(Header, Vec<u8>)> {
         let mut all = Vec::new();
         while !outbox.is_empty() {
-            let bytes = outbox.bytes().to_vec();
-            outbox.wrote(bytes.len());
-            all.extend(bytes);
+            // In small bites, to see that it does not matter how much is taken at once.
+            let bytes = outbox.bytes().concat();
+            let bite = bytes.len().min(100_000);
+            outbox.wrote(bite);
+            all.extend(&bytes[..bite]);
         }
         let mut frames = Vec::new();
         while let Some(header) = Header::parse(&all).expect("a sound header") {

@@ -49,6 +49,30 @@ fn a_result_in_parts_is_put_together() {
 }
 
 #[test]
+fn a_large_frame_that_comes_bit_by_bit_is_put_together() {
+    let payload: Vec<u8> = (0..PART + 70_000).map(|number| number as u8).collect();
+    for extension in ["", r#"{"size":332144}"#] {
+        let first = Header { flags: 1, ..outcome(6, 0, 3) };
+        let part = Header { job: 5, attempt: 3, ..Header::new(Kind::Part) };
+        let mut bytes = frame(first, extension, &payload[..PART]);
+        bytes.extend(frame(part, "", &payload[PART..]));
+        bytes.extend(frame(Header { number: 3, ..Header::new(Kind::Credit) }, "", b""));
+        let mut inbox = Inbox::new(1 << 20);
+        let mut messages = Vec::new();
+        for bite in bytes.chunks(30_001) {
+            inbox.feed(bite);
+            messages.extend(std::iter::from_fn(|| inbox.next().expect("sound frames")));
+        }
+        let [FromWorker::Outcome { outcome: Outcome::Raised { exception, .. }, .. }, FromWorker::Credit(3)] =
+            &messages[..]
+        else {
+            panic!("{messages:?}");
+        };
+        assert_eq!(exception.bytes, payload);
+    }
+}
+
+#[test]
 fn a_result_over_the_limit_is_dropped_and_fails() {
     let mut inbox = Inbox::new(10);
     inbox.feed(&frame(Header { flags: 1, ..outcome(1, 0, 3) }, "", &[1; 9]));

@@ -86,7 +86,7 @@ impl Outbox {
             }
         };
         let ran_ns = u64::try_from(ran.as_nanos()).unwrap_or(u64::MAX);
-        let outcome = api::Outcome { number, more: false, worker, ran_ns, tries, result: Some(result) };
+        let outcome = api::Outcome { number, more: false, worker, ran_ns, tries, size: 0, result: Some(result) };
         self.outcomes.push_back((outcome, held));
         cancelled
     }
@@ -143,6 +143,7 @@ impl Outbox {
         if let Some(Ended::Value(bytes) | Ended::Raised(bytes)) = &mut outcome.result
             && bytes.len() > PIECE
         {
+            outcome.size = bytes.len() as u64;
             let rest = bytes.split_off(PIECE);
             self.rests.push_back(Rest { number, bytes: rest, _held: held });
             outcome.more = true;

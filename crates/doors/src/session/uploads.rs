@@ -7,6 +7,9 @@ use evener_core::{RequestId, Reservation};
 use evener_protocol::api;
 use sha2::{Digest, Sha256};
 
+/// The most bytes that are made ready on the word of a client. They are taken, and counted, as they come.
+const MOST_ANNOUNCED: u64 = 256 << 20;
+
 /// What came of another piece.
 pub(super) enum Upload {
     /// More is to come.
@@ -26,6 +29,13 @@ struct Open<T> {
 }
 
 impl<T> Open<T> {
+    /// The first piece of something that is said to have `size` bytes, for which room is made ready.
+    fn new(what: T, first: &[u8], size: u64, held: Reservation) -> Open<T> {
+        let mut bytes = Vec::with_capacity(usize::try_from(size.min(MOST_ANNOUNCED)).unwrap_or(0));
+        bytes.extend_from_slice(first);
+        Open { what, bytes, held }
+    }
+
     /// Keeps another piece; false if there is no room.
     fn push(&mut self, data: &[u8]) -> bool {
         let fits = self.held.grow(data.len() as u64);
@@ -53,14 +63,15 @@ impl Uploads {
         name: String,
         python: String,
         body: &[u8],
+        size: u64,
         held: Reservation,
     ) {
-        self.functions.insert(hash, Open { what: (name, python), bytes: body.to_vec(), held });
+        self.functions.insert(hash, Open::new((name, python), body, size, held));
     }
 
     pub(super) fn begin_call(&mut self, id: RequestId, mut call: api::Call, held: Reservation) {
-        let bytes = std::mem::take(&mut call.input).to_vec();
-        self.calls.insert(call.number, Open { what: (id, call), bytes, held });
+        let (input, size) = (std::mem::take(&mut call.input), call.size);
+        self.calls.insert(call.number, Open::new((id, call), &input, size, held));
     }
 
     /// Drops a call whose input has not come in full.

@@ -4,13 +4,13 @@
 //! waited for that would wake for nothing once a job, so here the socket is watched for reading alone, and for writing only
 //! while a write has to wait.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::task::{Context, Poll, ready};
 
 use rustix::io::Errno;
-use rustix::net::SendFlags;
+use rustix::net::{SendAncillaryBuffer, SendFlags};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -61,9 +61,17 @@ impl Wire {
     }
 
     /// Writes as much as there is room for.
-    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: [&[u8]; 2]) -> Poll<io::Result<usize>> {
         loop {
-            match rustix::net::send(self.reading.get_ref(), bytes, SendFlags::NOSIGNAL) {
+            let sent = match bytes {
+                [bytes, []] => rustix::net::send(self.reading.get_ref(), bytes, SendFlags::NOSIGNAL),
+                both => {
+                    let slices = both.map(IoSlice::new);
+                    let nothing = &mut SendAncillaryBuffer::default();
+                    rustix::net::sendmsg(self.reading.get_ref(), &slices, nothing, SendFlags::NOSIGNAL)
+                }
+            };
+            match sent {
                 Ok(count) => {
                     self.writing = None;
                     return Poll::Ready(Ok(count));
