@@ -268,6 +268,8 @@ impl<P: Clone, R> Dispatcher<P, R> {
             job.request = key;
         }
         self.totals.accepted += 1;
+        // Here alone, so that what comes late of a function that was forgotten is not remembered.
+        terms.function.map(|function| self.functions.entry(function).or_default());
         self.stages[stage.index()].queue.push_back(&mut self.jobs, job);
         self.hand_out(now, stage, false);
         Ok(key)
@@ -279,7 +281,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
         let Some(waiting) = self.requests.remove(request) else { return false };
         self.timers.clear(waiting.request.deadline);
         self.totals.cancelled += 1;
-        self.abandon(now, waiting.request.job);
+        self.drop_job(now, waiting.request.job);
         true
     }
 
@@ -319,8 +321,8 @@ impl<P: Clone, R> Dispatcher<P, R> {
         };
         self.timers.clear(timer);
         // A function that stopped early, or was not begun, says nothing of how long it runs.
-        if !cancelled {
-            self.pace_mut(stage, function).ran(ran);
+        if !cancelled && let Some(pace) = self.pace_mut(stage, function) {
+            pace.ran(ran);
         }
         if out_of_memory {
             self.stages[stage.index()].lost += 1;
@@ -422,14 +424,14 @@ impl<P: Clone, R> Dispatcher<P, R> {
         let full = |stage: &&StageId| self.stages[stage.index()].queue.len() >= self.topology.stage(**stage).queue;
         let stage = *path.iter().find(full)?;
         let queue = &self.stages[stage.index()].queue;
-        let name = &self.topology.stage(stage).name;
-        let detail = format!("{} jobs wait for stage `{name}`, which is as many as its queue takes", queue.len());
+        let name = self.topology.stage(stage).title();
+        let detail = format!("{} jobs wait for {name}, which is as many as its queue takes", queue.len());
         Some(Problem::new(Code::QueueFull, detail).in_stage(stage).retry_after(queue.retry_after(now)))
     }
 
     fn broken_problem(&self, stage: StageId) -> Problem {
-        let name = &self.topology.stage(stage).name;
-        let problem = Problem::new(Code::StageBroken, format!("the workers of stage `{name}` do not start"));
+        let name = self.topology.stage(stage).title();
+        let problem = Problem::new(Code::StageBroken, format!("the workers of {name} do not start"));
         let why = self.stages[stage.index()].broken.clone();
         Problem { cause: why.map(Cause::Died), ..problem.in_stage(stage) }
     }
@@ -446,12 +448,23 @@ impl<P: Clone, R> Dispatcher<P, R> {
             let (Some(worker), Some(job)) = (self.pools.take_idle(stage), self.jobs.get_mut(key)) else { return };
             job.attempt += 1;
             let flight = Flight { job: key, attempt: job.attempt };
-            let function = job.terms.function;
+            let terms = job.terms;
             let Some(id) = self.push_run(worker, key) else { return };
-            let begun = Ahead { flight, id, wanted: true, recalled: false, function, kill: false };
+            let begun = Ahead { flight, id, wanted: true, recalled: false, terms, kill: false };
             self.begin(now, worker, stage, begun);
         }
         self.hand_out_ahead(now, stage);
+    }
+
+    /// Nobody waits for a job any more. If it was the first of those that wait, the next may be one that can be handed
+    /// out ahead.
+    fn drop_job(&mut self, now: Time, key: JobKey) {
+        let Some(stage) = self.jobs.get(key).map(|job| job.stage) else { return };
+        let first = self.stages[stage.index()].queue.first() == Some(key);
+        self.abandon(now, key);
+        if first {
+            self.dispatch(now, stage);
+        }
     }
 
     /// Nobody waits for a job any more.

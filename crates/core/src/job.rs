@@ -54,7 +54,8 @@ pub type JobKey = Key<AnyJob>;
 #[derive(Debug)]
 pub struct AnyJob;
 
-/// Names a function that calls are of, where a stage's workers call functions that they are sent. Chosen by the dispatcher's owner.
+/// Names a function that calls are of, where a stage's workers call functions that they are sent. Chosen by the
+/// dispatcher's owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FunctionId(pub NonZero<u32>);
 

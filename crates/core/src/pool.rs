@@ -13,7 +13,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::job::{Due, FunctionId, JobId, JobKey};
+use crate::job::{Due, FunctionId, JobId, JobKey, Terms};
 use crate::slab::{Key, Slab};
 use crate::time::Time;
 use crate::timers::TimerKey;
@@ -58,8 +58,8 @@ pub(crate) struct Ahead {
     pub(crate) wanted: bool,
     /// Whether it was called back.
     pub(crate) recalled: bool,
-    /// Which function it is a call of.
-    pub(crate) function: Option<FunctionId>,
+    /// What goes for it. The job itself may be gone when it begins.
+    pub(crate) terms: Terms,
     /// Whether its worker is killed if it comes to it and does not come back.
     pub(crate) kill: bool,
 }
@@ -223,10 +223,10 @@ impl Pools {
         self.pools[stage.index()].idle.pop()
     }
 
-    /// The worker that holds the fewest jobs, among those that take another ahead: fewer than `depth` says for the function of its
-    /// oldest job, and none that has kept that job for longer than it should, or has printed something meanwhile. A large pool is
-    /// searched in parts, one at a time: if nobody in this part has room, the job goes on waiting for the first that comes to have
-    /// some.
+    /// The worker that holds the fewest jobs, among those that take another ahead: fewer than `depth` says for the
+    /// function of its oldest job, and none that has kept that job for longer than it should, or has printed something
+    /// meanwhile. A large pool is searched in parts, one at a time: if nobody in this part has room, the job goes on
+    /// waiting for the first that comes to have some.
     pub(crate) fn with_room(
         &mut self,
         stage: StageId,

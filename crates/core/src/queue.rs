@@ -95,8 +95,12 @@ impl Queue {
             (Some(previous), None) => self.lanes[at].tail = previous,
             (Some(_), Some(_)) => {}
         }
-        previous.map(|previous| link(jobs, previous, |before, _| (before, next)));
-        next.map(|next| link(jobs, next, |_, after| (previous, after)));
+        if let Some(previous) = previous {
+            link(jobs, previous, |before, _| (before, next));
+        }
+        if let Some(next) = next {
+            link(jobs, next, |_, after| (previous, after));
+        }
         self.len -= 1;
     }
 
@@ -161,5 +165,115 @@ impl DrainRate {
     fn gap(&self, now: Time) -> Duration {
         let silence = self.last.map_or(Duration::ZERO, |last| now.since(last));
         Duration::from_nanos(self.average_nanos).max(silence)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::job::Terms;
+    use crate::request::RequestKey;
+    use crate::topology::StageId;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// A new job comes, of this priority.
+        Back(i8),
+        /// One that was handed out goes back in front.
+        Front(prop::sample::Index),
+        Pop,
+        Remove(prop::sample::Index),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let index = any::<prop::sample::Index>;
+        let priority = prop_oneof![-2..=2i8, any::<i8>()];
+        prop_oneof![
+            4 => priority.prop_map(Step::Back),
+            2 => index().prop_map(Step::Front),
+            2 => Just(Step::Pop),
+            2 => index().prop_map(Step::Remove),
+        ]
+    }
+
+    fn job(priority: i8) -> Job<()> {
+        Job {
+            request: RequestKey::unpack(0),
+            payload: (),
+            stage: StageId(0),
+            ordinal: 1,
+            attempt: 0,
+            tries: 0,
+            from_client: true,
+            terms: Terms { priority, ..Terms::default() },
+            place: Place::Queued { previous: None, next: None },
+        }
+    }
+
+    /// All that wait, in the order in which they are handed out; the links back are checked on the way.
+    fn order(queue: &Queue, jobs: &Jobs<()>) -> Vec<JobKey> {
+        let mut order = Vec::new();
+        for head in queue.heads() {
+            let mut before = None;
+            let mut next = Some(head);
+            while let Some(key) = next {
+                let place = jobs.get(key).map(|job| job.place);
+                assert!(matches!(place, Some(Place::Queued { previous, .. }) if previous == before));
+                order.push(key);
+                before = next;
+                next = after(jobs, key);
+            }
+        }
+        order
+    }
+
+    proptest! {
+        /// Against a plain list, sorted by priority when somebody looks.
+        #[test]
+        fn like_a_sorted_list(steps in proptest::collection::vec(step(), 1..200)) {
+            let (mut queue, mut jobs) = (Queue::default(), Jobs::default());
+            let mut model: Vec<(i8, JobKey)> = Vec::new();
+            let mut out: Vec<(i8, JobKey)> = Vec::new();
+            for step in steps {
+                match step {
+                    Step::Back(priority) => {
+                        let key = jobs.insert(job(priority));
+                        queue.push_back(&mut jobs, key);
+                        model.push((priority, key));
+                    }
+                    Step::Front(index) if !out.is_empty() => {
+                        let again = out.swap_remove(index.index(out.len()));
+                        queue.push_front(&mut jobs, again.1);
+                        model.insert(0, again);
+                    }
+                    Step::Pop => {
+                        let popped = queue.pop(&mut jobs, Time::ZERO, true);
+                        prop_assert_eq!(popped, model.first().map(|(_, key)| *key));
+                        if popped.is_some() {
+                            out.push(model.remove(0));
+                        }
+                    }
+                    Step::Remove(index) if !model.is_empty() => {
+                        let (_, key) = model.remove(index.index(model.len()));
+                        queue.remove(&mut jobs, key);
+                        jobs.remove(key);
+                    }
+                    Step::Front(_) | Step::Remove(_) => {}
+                }
+                for (_, key) in &out {
+                    let Some(job) = jobs.get_mut(*key) else { continue };
+                    job.place = Place::Running(crate::pool::WorkerKey::unpack(0));
+                    queue.remove(&mut jobs, *key);
+                }
+                model.sort_by_key(|(priority, _)| Reverse(*priority));
+                let expected: Vec<JobKey> = model.iter().map(|(_, key)| *key).collect();
+                prop_assert_eq!(order(&queue, &jobs), expected);
+                prop_assert_eq!((queue.len(), queue.first()), (model.len(), model.first().map(|(_, key)| *key)));
+                let lanes = queue.lanes.iter().map(|lane| lane.priority);
+                prop_assert!(lanes.clone().zip(lanes.skip(1)).all(|(upper, lower)| upper > lower));
+            }
+        }
     }
 }

@@ -76,6 +76,12 @@ impl StageRules {
         }
     }
 
+    /// What it is called in a sentence: "stage `parse`", or "pool `default`" if it calls functions.
+    pub(crate) fn title(&self) -> String {
+        let kind = if self.functions { "pool" } else { "stage" };
+        format!("{kind} `{}`", self.name)
+    }
+
     /// How long to wait before retry number `retry` (the first is 1).
     pub(crate) fn wait_before(&self, retry: u32, after_loss: bool) -> Duration {
         const FIRST: Duration = Duration::from_millis(100);

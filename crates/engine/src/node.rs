@@ -202,18 +202,15 @@ impl Node {
                         tracing::error!(job = %id, "a job was handed to a worker that is not there");
                         continue;
                     };
-                    let left_nanos = match deadline {
-                        Time::NEVER => u64::MAX,
-                        _ => deadline.since(now).as_nanos().min(u128::from(u64::MAX - 1)) as u64,
-                    };
                     let waiter = dispatcher.reply(request);
                     if let Some(Waiter::Call(call)) = waiter {
                         call.handed(seat.pid, tries);
-                        let task = seat.task_of(call);
+                        let (task, left_nanos) = (seat.task_of(call), call.left_nanos);
                         let head = JobHead { job, attempt, tries, left_nanos, task, extension: &[] };
                         seat.line.job(&head, &payload.value);
                         continue;
                     }
+                    let left_nanos = deadline.since(now).as_nanos().min(u128::from(u64::MAX - 1)) as u64;
                     let is_request = from_client && matches!(waiter, Some(Waiter::Request { as_request: true, .. }));
                     let told = extension::Told { id, request_id, context: seat.context, is_request, waiter };
                     let extension = extension::of_job(&told, &payload.value);

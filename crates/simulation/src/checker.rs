@@ -1,20 +1,22 @@
 //! The history from outside, and what has to come out of each input.
 
+mod handing;
 mod inputs;
+mod withdrawals;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use evener_core::{
-    Action, Answer, Code, JobId, JobKey, OnCancel, Problem, RequestId, RequestKey, StageId, StageRules, Stop, Time,
-    Topology, WorkerKey,
+    Action, Answer, Code, JobKey, Problem, RequestId, StageId, StageRules, Stop, Time, Topology, WorkerKey,
 };
 
-use crate::crew::{Hold, Member};
+use crate::crew::Member;
+use crate::line::Line;
 use crate::machine::Core;
-use crate::pace::Pace;
-use crate::record::{Due, Mishap, Record, State};
+use crate::pace::Paces;
+use crate::record::{Due, Mishap, Record, Records, State};
 use crate::tally::{Happening, Tally};
 
 /// What is wrong, if something is.
@@ -37,13 +39,20 @@ pub(crate) fn surely(due: Time, now: Time) -> bool {
 #[derive(Debug)]
 pub(crate) struct Checker {
     topology: Arc<Topology>,
-    /// All requests that were let in, by number.
-    records: BTreeMap<u32, Record>,
+    records: Records,
     /// Those that wait for an answer.
     waiting: BTreeSet<u32>,
-    /// Who waits for a worker of each stage, in order. Those who have waited for a retry may come at any time.
-    lines: Vec<VecDeque<u32>>,
-    pace: Vec<Pace>,
+    /// Who waits for a worker of each stage. Those who have waited for a retry may come at any time.
+    lines: Vec<Line>,
+    /// Those who wait for a retry, and have not come.
+    delayed: BTreeSet<u32>,
+    /// Those who wait for an answer, the next deadline first.
+    deadlines: BTreeSet<(Time, u32)>,
+    /// Those for whom something has to come out in this very step.
+    expected: BTreeSet<u32>,
+    pace: Paces,
+    /// Whether functions are called in several stages, so that what one stage learns makes room in another, unnoticed.
+    shared: bool,
     crew: BTreeMap<WorkerKey, Member>,
     /// How often each job of each request was really begun, and the highest try that was handed out.
     begun: BTreeMap<(u32, u32), (u32, u32)>,
@@ -58,36 +67,19 @@ pub(crate) struct Checker {
     pub(crate) tally: Tally,
 }
 
-/// Who of a stage's workers could be handed something.
-struct Free {
-    idle: bool,
-    room: bool,
-    unasked: bool,
-}
-
-/// What a worker was handed, as the action says.
-struct Handed {
-    worker: WorkerKey,
-    job: JobKey,
-    attempt: u32,
-    tries: u32,
-    id: JobId,
-    request: RequestKey,
-    request_id: RequestId,
-    from_client: bool,
-    deadline: Time,
-    payload: u64,
-}
-
 impl Checker {
-    pub(crate) fn new(topology: Arc<Topology>) -> Checker {
+    pub(crate) fn new(topology: Arc<Topology>, shared: bool) -> Checker {
         let stages = topology.stages().len();
         Checker {
             topology,
-            records: BTreeMap::new(),
+            records: Records::default(),
             waiting: BTreeSet::new(),
-            lines: vec![VecDeque::new(); stages],
-            pace: vec![Pace::default(); stages],
+            lines: vec![Line::default(); stages],
+            delayed: BTreeSet::new(),
+            deadlines: BTreeSet::new(),
+            expected: BTreeSet::new(),
+            pace: Paces::new(stages),
+            shared,
             crew: BTreeMap::new(),
             begun: BTreeMap::new(),
             answered: 0,
@@ -111,37 +103,14 @@ impl Checker {
     /// An action went out.
     pub(crate) fn saw(&mut self, now: Time, action: &Action<u64, u32>) -> Check {
         match *action {
-            Action::Run {
-                worker,
-                job,
-                attempt,
-                tries,
-                id,
-                request,
-                request_id,
-                from_client,
-                deadline,
-                payload,
-                ..
-            } => {
-                let handed =
-                    Handed { worker, job, attempt, tries, id, request, request_id, from_client, deadline, payload };
-                self.saw_run(now, handed)
-            }
-            Action::AskCredit { worker } => {
-                self.tally.count(Happening::AskedForCredit);
-                let member = self.crew.get_mut(&worker).ok_or("a worker that is gone was asked for credit")?;
-                ensure(!member.leaving, || format!("worker {worker:?} was asked for credit on its way out"))?;
-                ensure(!std::mem::replace(&mut member.asked, true), || {
-                    format!("worker {worker:?} was asked for credit twice")
-                })?;
-                let (_, most) = self.pace[member.stage.0 as usize].depth();
-                ensure(most > 0, || format!("worker {worker:?} was asked for credit for no reason"))
-            }
+            Action::Run { .. } => self.saw_run(now, action),
+            Action::AskCredit { worker } => self.saw_ask(now, worker),
             Action::Recall { worker, job, attempt } => {
                 self.tally.count(Happening::Recalled);
                 let member = self.crew.get_mut(&worker).ok_or("a worker that is gone is to give a job back")?;
-                member.recall(now, job, attempt)
+                let hold = member.find(job, attempt).map(|at| member.held[at]);
+                let taken = hold.is_some_and(|hold| self.records[hold.request].asked);
+                member.recall(now, job, attempt, taken)
             }
             Action::Retried { request_id, ref problem } => self.saw_retried(request_id, problem),
             Action::Cancel { worker, job, attempt } => self.saw_cancel(now, worker, job, attempt),
@@ -153,93 +122,14 @@ impl Checker {
                 member.retires = false;
                 Ok(())
             }
-            Action::GoingOn { request } => Err(format!("request {request:?} goes on, though nobody withdrew it")),
+            Action::GoingOn { request } => self.saw_going_on(request),
             Action::Answer { reply, request_id, ref answer } => self.saw_answer(now, reply, request_id, answer),
         }
     }
 
-    fn saw_run(&mut self, now: Time, handed: Handed) -> Check {
-        let Handed { worker, job, attempt, tries, payload, .. } = handed;
-        let number = (handed.request_id.0 >> RequestId::JOB_BITS) as u32;
-        let record = self.records.get(&number).ok_or_else(|| format!("a job of request {number}, which is none"))?;
-        let stage = self.stage_of(record)?;
-        let rules = self.topology.stage(stage);
-        let member =
-            self.crew.get(&worker).ok_or_else(|| format!("job {} for worker {worker:?}, which is gone", handed.id))?;
-        let request = format_args!("request {number}");
-        let ahead = !member.held.is_empty();
-        ensure(!member.leaving, || format!("{request}: worker {worker:?} was on its way out"))?;
-        ensure(member.stage == stage, || format!("{request}: the worker is of the wrong stage"))?;
-        ensure(record.state == State::Waiting, || format!("{request}: a job runs, yet nobody waits"))?;
-        ensure(record.due.is_none(), || format!("{request}: a job runs, yet an answer is due"))?;
-        ensure(record.holder.is_none(), || format!("{request}: two workers have the same job"))?;
-        ensure(payload == record.value, || format!("{request}: the payload is not what its path makes of it"))?;
-        ensure(handed.request == record.key, || format!("{request}: under the key of another"))?;
-        ensure(handed.id == record.id.job(record.ordinal), || format!("{request}: job {} is not its next", handed.id))?;
-        ensure(handed.from_client == (record.ordinal == 1), || format!("{request}: whose payload is it?"))?;
-        ensure(handed.deadline == record.deadline, || format!("{request}: with the deadline of another"))?;
-        ensure(record.job.is_none_or(|known| known == job), || format!("{request}: its job has changed its key"))?;
-        ensure(attempt > record.attempt, || format!("{request}: attempt {attempt} after {}", record.attempt))?;
-        ensure(tries == record.runs + 1, || format!("{request}: try {tries} after {} runs", record.runs))?;
-        ensure(tries <= 1 + rules.retries, || format!("{request}: try {tries} with {} retries", rules.retries))?;
-        ensure(now >= record.not_before, || format!("{request}: tried again too early"))?;
-        if ahead {
-            self.may_go_ahead(now, number, member, worker)?;
-            self.tally.count(Happening::HandedAhead);
-            if self.pace[stage.0 as usize].was_hushed() {
-                self.tally.count(Happening::AheadAfterPrint);
-            }
-        }
-        let line = &mut self.lines[stage.0 as usize];
-        match line.iter().position(|waiting| *waiting == number) {
-            Some(0) => _ = line.pop_front(),
-            Some(place) => return Err(format!("{request}: {place} jobs stood before it")),
-            None => {}
-        }
-        let mut hold = Hold::new(number, job, attempt);
-        if !ahead {
-            hold.begin(now, rules);
-        }
-        if let Some(record) = self.records.get_mut(&number) {
-            let (_, most) = self.begun.entry((number, record.ordinal)).or_default();
-            *most = tries.max(*most);
-            (record.job, record.attempt, record.holder) = (Some(job), attempt, Some(worker));
-            record.runs += u32::from(!ahead);
-        }
-        if let Some(member) = self.crew.get_mut(&worker) {
-            if !ahead {
-                member.since = now;
-            }
-            member.held.push_back(hold);
-        }
-        Ok(())
-    }
-
-    /// A job was handed to a worker that has others.
-    fn may_go_ahead(&self, now: Time, number: u32, member: &Member, worker: WorkerKey) -> Check {
-        let stage = member.stage;
-        let request = format_args!("request {number}");
-        let rules = self.topology.stage(stage);
-        ensure(rules.max_jobs_per_worker.is_none(), || format!("{request}: ahead, and worker {worker:?} is to leave"))?;
-        let pace = &self.pace[stage.0 as usize];
-        let (least, most) = pace.depth();
-        ensure(most > 0, || format!("{request}: worker {worker:?} was not idle, and its stage is not known as quick"))?;
-        ensure(member.ahead() < member.credit as usize, || {
-            format!("{request}: ahead of worker {worker:?} on no credit")
-        })?;
-        ensure(member.has_room(now, most), || format!("{request}: worker {worker:?} takes no job ahead just now"))?;
-        for (other, there) in self.crew.iter().filter(|(_, there)| there.stage == stage) {
-            ensure(!there.is_idle(), || format!("{request}: ahead, though worker {other:?} is idle"))?;
-            ensure(there.ahead() >= member.ahead() || !there.has_room(now, least), || {
-                format!("{request}: ahead of worker {worker:?}, though {other:?} holds fewer")
-            })?;
-        }
-        Ok(())
-    }
-
     fn saw_retried(&mut self, id: RequestId, problem: &Problem) -> Check {
         let number = (id.0 >> RequestId::JOB_BITS) as u32;
-        let record = self.records.get_mut(&number).ok_or("a retry of nobody's")?;
+        let record = self.records.get_mut(number).ok_or("a retry of nobody's")?;
         let due = record.to_report.take();
         ensure(due == Some(problem.code), || {
             format!("request {number} is tried again after {:?}, not {due:?}", problem.code)
@@ -256,10 +146,10 @@ impl Checker {
         let rules = self.topology.stage(member.stage);
         let at = member.find(job, attempt).ok_or("a worker was told of a job that it does not hold")?;
         let hold = member.held[at];
-        let record = self.records.get_mut(&hold.request).ok_or("a worker holds a job of nobody")?;
+        let record = self.records.get_mut(hold.request).ok_or("a worker holds a job of nobody")?;
         let counts = record.state == State::Waiting && record.holder == Some(worker) && !hold.told;
         let (stage, stuck) = (member.stage, member.is_stuck(now, &hold));
-        let grace_begins = at == 0 && (counts || rules.on_cancel == OnCancel::Kill);
+        let grace_begins = at == 0 && (counts || hold.may_be_killed(rules));
         member.held[at].tell(now, grace_begins)?;
         match (counts, at) {
             (false, 0) => {}
@@ -273,7 +163,8 @@ impl Checker {
             (true, _) => {
                 // It may run there after all, so that is a try.
                 ensure(stuck, || format!("worker {worker:?} lost a job ahead, and was not stuck"))?;
-                ensure(rules.retry_on.lost && record.runs < rules.retries, || {
+                ensure(!record.asked, || format!("request {} was to be withdrawn, and left its worker", hold.request))?;
+                ensure(rules.retry_on.lost && record.runs < record.retries(rules), || {
                     format!("request {} has no try to spare, and left a stuck worker", hold.request)
                 })?;
                 record.runs += 1;
@@ -282,22 +173,6 @@ impl Checker {
             }
         }
         Ok(())
-    }
-
-    /// A job goes back in front of those that wait.
-    fn step_in_front(&mut self, number: u32) {
-        let stage = self.records.get(&number).and_then(|record| record.at.stage(&self.topology));
-        if let Some(stage) = stage {
-            self.lines[stage.0 as usize].push_front(number);
-        }
-        if let Some(record) = self.records.get_mut(&number) {
-            (record.holder, record.not_before) = (None, Time::ZERO);
-        }
-    }
-
-    /// A job waits behind all others of its stage.
-    fn line_up(&mut self, number: u32, stage: StageId) {
-        self.lines[stage.0 as usize].push_back(number);
     }
 
     fn saw_stop(&mut self, now: Time, worker: WorkerKey, signal: Stop) -> Check {
@@ -318,7 +193,7 @@ impl Checker {
 
     fn saw_answer(&mut self, now: Time, number: u32, id: RequestId, answer: &Answer<u64>) -> Check {
         let record =
-            self.records.get(&number).ok_or_else(|| format!("an answer for request {number}, which is none"))?;
+            self.records.get(number).ok_or_else(|| format!("an answer for request {number}, which is none"))?;
         ensure(record.id == id, || format!("the answer for request {number} has the id of another"))?;
         ensure(record.state == State::Waiting, || {
             format!("request {number} was {:?}, and answered again", record.state)
@@ -328,10 +203,14 @@ impl Checker {
             None => self.may_end(now, record, answer)?,
         };
         ensure(record.matches(due, answer), || format!("request {number} should get {due:?}, not {answer:?}"))?;
+        if due == Due::Problem(Code::Cancelled) && !record.killed {
+            let begun = self.begun.get(&(number, record.ordinal)).map_or(0, |(begun, _)| *begun);
+            ensure(begun == 0, || format!("request {number} is cancelled, though its function has begun"))?;
+        }
         self.tally.count(match answer {
             Answer::Value(_) => Happening::AnsweredWithValue,
             Answer::Reply(_) => Happening::AnsweredEarly,
-            Answer::Raised(..) => Happening::AnsweredWithProblem,
+            Answer::Raised(..) => Happening::AnsweredWithException,
             Answer::Fallback(_) => Happening::AnsweredWithFallback,
             Answer::Problem(_) => Happening::AnsweredWithProblem,
         });
@@ -365,12 +244,15 @@ impl Checker {
 
     fn end(&mut self, number: u32, state: State) {
         self.waiting.remove(&number);
-        if let Some(record) = self.records.get_mut(&number) {
+        self.delayed.remove(&number);
+        if let Some(record) = self.records.get_mut(number) {
+            self.deadlines.remove(&(record.deadline, number));
+            let withdrawn = record.due == Some(Due::Problem(Code::Cancelled)) && !record.killed;
+            record.withdrawn = withdrawn.then_some(record.ordinal);
             (record.state, record.holder, record.due, record.to_report) = (state, None, None, None);
-            if let Some(stage) = record.at.stage(&self.topology) {
-                self.lines[stage.0 as usize].retain(|waiting| *waiting != number);
-            }
+            (record.asked, record.goes_on) = (false, false);
         }
+        self.leave_line(number);
         match state {
             State::Answered => self.answered += 1,
             State::Cancelled => self.cancelled += 1,
@@ -380,31 +262,30 @@ impl Checker {
 
     /// All actions of an input have gone out: is anything missing?
     pub(crate) fn settle(&mut self, now: Time, core: &Core) -> Check {
-        core.verify()?;
-        let stages = 0..self.broken.len();
-        let free: Vec<Free> = stages.map(|stage| self.who_is_free(now, StageId(stage as u32))).collect();
-        for number in &self.waiting {
+        // It takes time in the number of jobs, and what contradicts itself goes on doing so.
+        if core.pending() < 16 || self.tally.of(Happening::Step).is_multiple_of(8) {
+            core.verify()?;
+        }
+        for number in std::mem::take(&mut self.expected) {
             let record = &self.records[number];
             ensure(record.due.is_none(), || {
                 format!("request {number} should have been answered with {:?}", record.due)
             })?;
             ensure(record.to_report.is_none(), || format!("the failed try of request {number} was not reported"))?;
-            let stage = self.stage_of(record)?;
-            if record.holder.is_some() || (record.not_before > Time::ZERO && !surely(record.not_before, self.told_time))
-            {
-                continue;
-            }
-            ensure(!self.broken[stage.0 as usize], || format!("request {number} waits at a broken stage"))?;
-            let free = &free[stage.0 as usize];
-            ensure(!free.idle, || format!("request {number} waits, though a worker is idle"))?;
-            ensure(!free.room, || format!("request {number} waits, though a worker takes jobs ahead"))?;
-            ensure(!free.unasked, || format!("request {number} waits, though a worker was not asked for credit"))?;
+            ensure(!record.goes_on, || format!("the client of request {number} was not told that it goes on"))?;
+        }
+        for number in 0..self.broken.len() {
+            self.settle_stage(now, StageId(number as u32))?;
         }
         for (worker, member) in &self.crew {
             ensure(!member.retires, || format!("worker {worker:?} should have been retired"))?;
-            for hold in member.held.iter().filter(|hold| !hold.told) {
-                ensure(self.records[&hold.request].holder == Some(*worker), || {
+            for (at, hold) in member.held.iter().enumerate().filter(|(_, hold)| !hold.told) {
+                let record = &self.records[hold.request];
+                ensure(record.holder == Some(*worker), || {
                     format!("worker {worker:?} was not told that nobody waits for request {} any more", hold.request)
+                })?;
+                ensure(at == 0 || !record.asked || hold.recalled.is_some(), || {
+                    format!("worker {worker:?} was not asked for request {} back, which was taken back", hold.request)
                 })?;
             }
         }
@@ -416,28 +297,17 @@ impl Checker {
         ensure(totals.cancelled == self.cancelled, || "cancellations are miscounted".to_owned())
     }
 
-    fn who_is_free(&self, now: Time, stage: StageId) -> Free {
-        let here = || self.crew.values().filter(|member| member.stage == stage);
-        let (mut depth, _) = self.pace[stage.0 as usize].depth();
-        if self.rules(stage).max_jobs_per_worker.is_some() {
-            depth = 0;
-        }
-        Free {
-            idle: here().any(Member::is_idle),
-            room: here().any(|member| member.has_room(now, depth)),
-            unasked: depth > 0 && here().any(|member| !member.asked && !member.leaving),
-        }
-    }
-
     /// The dispatcher has been told the time: is anything overdue?
     pub(crate) fn overdue(&mut self, now: Time, next: Option<Time>) -> Check {
         self.told_time = now;
         ensure(next.is_none_or(|next| next > now), || "the dispatcher wants to be woken in the past".to_owned())?;
-        for number in &self.waiting {
-            let record = &self.records[number];
-            ensure(!surely(record.deadline, now), || format!("request {number} has no answer, past its deadline"))?;
+        if let Some((deadline, number)) = self.deadlines.first() {
+            ensure(!surely(*deadline, now), || format!("request {number} has no answer, past its deadline"))?;
             let drained = self.drain_ends.is_some_and(|ends| surely(ends, now));
             ensure(!drained, || format!("request {number} has no answer at the end of the drain"))?;
+        }
+        for number in &self.delayed {
+            let record = &self.records[*number];
             let lag = record.not_before.since(now);
             ensure(record.runs != 1 || lag <= Duration::from_secs(1), || {
                 format!("request {number} is not retried within 1 s")
@@ -447,8 +317,14 @@ impl Checker {
             let rules = self.topology.stage(member.stage);
             member.overdue(*worker, now, rules.grace)?;
             for hold in member.held.iter().skip(1).filter(|hold| !hold.told) {
-                let spare = rules.retry_on.lost && self.records[&hold.request].runs < rules.retries;
+                let record = &self.records[hold.request];
+                let spare = rules.retry_on.lost && record.runs < record.retries(rules);
                 let late = member.stuck_by(hold).is_some_and(|by| surely(by, now));
+                if spare && late && record.asked {
+                    // Nobody knows whether it has begun, so it cannot be cancelled, and is not to begin elsewhere.
+                    self.tally.count(Happening::StuckWhileAsked);
+                    continue;
+                }
                 ensure(!spare || !late, || {
                     format!("request {} should have left worker {worker:?}, which is stuck", hold.request)
                 })?;
@@ -459,6 +335,7 @@ impl Checker {
 
     /// Everything has come to rest.
     pub(crate) fn at_rest(&self, core: &Core) -> Check {
+        core.verify()?;
         ensure(self.waiting.is_empty(), || format!("{} requests never got an answer", self.waiting.len()))?;
         ensure(core.pending() == 0, || "requests are pending at the end".to_owned())?;
         ensure(core.next_timeout().is_none(), || "a timer is left over at the end".to_owned())?;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use evener_core::{JobKey, OnCancel, StageId, StageRules, Time, WorkerKey};
+use evener_core::{FunctionId, JobKey, OnCancel, StageId, StageRules, Time, WorkerKey};
 
 use crate::checker::{Check, ensure, surely};
 
@@ -22,11 +22,16 @@ pub(crate) struct Hold {
     pub(crate) request: u32,
     pub(crate) job: JobKey,
     pub(crate) attempt: u32,
+    pub(crate) function: Option<FunctionId>,
+    /// How long its try may take.
+    timeout: Duration,
     /// When its try is over, once it counts as begun.
     pub(crate) try_ends: Time,
     pub(crate) told: bool,
     /// When it was called back.
     pub(crate) recalled: Option<Time>,
+    /// Its client has insisted on its end.
+    pub(crate) insisted: bool,
     /// Grace begins at the earliest and at the latest then, if that is known yet.
     grace: Option<(Time, Time)>,
     terminated: Option<Time>,
@@ -40,6 +45,10 @@ pub(crate) struct Member {
     pub(crate) held: VecDeque<Hold>,
     /// Since when the oldest has been the oldest.
     pub(crate) since: Time,
+    /// Which function the oldest is a call of, or the last one was.
+    pub(crate) function: Option<FunctionId>,
+    /// It has printed something while at the oldest.
+    pub(crate) printed: bool,
     /// It gets no more jobs.
     pub(crate) leaving: bool,
     pub(crate) done: u64,
@@ -57,6 +66,8 @@ impl Member {
             stage,
             held: VecDeque::new(),
             since: Time::ZERO,
+            function: None,
+            printed: false,
             leaving: false,
             done: 0,
             retires: false,
@@ -83,15 +94,26 @@ impl Member {
     pub(crate) fn has_room(&self, now: Time, depth: usize) -> bool {
         let comes_on = self.held.front().is_some_and(|oldest| !oldest.told) && now.since(self.since) <= FRESH;
         let nothing_wanted_back = self.held.get(1).is_none_or(|next| next.recalled.is_none());
-        comes_on && nothing_wanted_back && !self.leaving && self.ahead() < depth.min(self.credit as usize)
+        comes_on
+            && nothing_wanted_back
+            && !self.printed
+            && !self.leaving
+            && self.ahead() < depth.min(self.credit as usize)
     }
 
-    /// A job may be called back.
-    pub(crate) fn recall(&mut self, now: Time, job: JobKey, attempt: u32) -> Check {
+    /// The oldest of its jobs counts as begun from now on.
+    pub(crate) fn begin(&mut self, now: Time, rules: &StageRules) {
+        let Some(oldest) = self.held.front_mut() else { return };
+        oldest.begin(now, rules);
+        (self.since, self.function, self.printed) = (now, oldest.function, false);
+    }
+
+    /// A job may be called back: since its worker is held up, or since its client has `taken` it back.
+    pub(crate) fn recall(&mut self, now: Time, job: JobKey, attempt: u32, taken: bool) -> Check {
         let at = self.find(job, attempt).ok_or("a worker is to give back what it does not hold")?;
         ensure(at > 0, || "the oldest job was called back".to_owned())?;
-        ensure(now.since(self.since) >= OVERDUE, || "a job was called back too early".to_owned())?;
-        ensure(self.held.iter().skip(at + 1).all(|younger| younger.recalled.is_some()), || {
+        ensure(taken || now.since(self.since) >= OVERDUE, || "a job was called back too early".to_owned())?;
+        ensure(taken || self.held.iter().skip(at + 1).all(|younger| younger.recalled.is_some()), || {
             "a job was called back before a younger one".to_owned()
         })?;
         let before = self.held[at].recalled.replace(now);
@@ -120,14 +142,23 @@ impl Member {
 }
 
 impl Hold {
-    pub(crate) fn new(request: u32, job: JobKey, attempt: u32) -> Hold {
+    pub(crate) fn new(
+        request: u32,
+        job: JobKey,
+        attempt: u32,
+        function: Option<FunctionId>,
+        timeout: Duration,
+    ) -> Hold {
         Hold {
             request,
             job,
             attempt,
+            function,
+            timeout,
             try_ends: Time::NEVER,
             told: false,
             recalled: None,
+            insisted: false,
             grace: None,
             terminated: None,
             killed: false,
@@ -135,9 +166,14 @@ impl Hold {
     }
 
     /// From now on it counts as begun.
-    pub(crate) fn begin(&mut self, now: Time, rules: &StageRules) {
-        self.try_ends = now + rules.timeout;
-        self.grace = (self.told && rules.on_cancel == OnCancel::Kill).then_some((now, now));
+    fn begin(&mut self, now: Time, rules: &StageRules) {
+        self.try_ends = now + self.timeout;
+        self.grace = (self.told && self.may_be_killed(rules)).then_some((now, now));
+    }
+
+    /// Whether its worker is killed if it is told, and does not come back.
+    pub(crate) fn may_be_killed(&self, rules: &StageRules) -> bool {
+        self.insisted || rules.on_cancel == OnCancel::Kill
     }
 
     /// It is the next of a worker that was sent a signal while it was at `before`, and goes down with it.

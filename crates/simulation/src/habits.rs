@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use evener_core::{Failure, JobKey, Landed, Outcome, Reply, StageId, Time, Topology};
+use evener_core::{Failure, FunctionId, JobKey, Landed, Outcome, Reply, StageId, Time, Topology};
 use fastrand::Rng;
 
-use crate::plan::{Plan, happens, span};
+use crate::plan::{Plan, Speed, happens, span, speed};
 use crate::trail;
 
 /// A worker, as it is inside: two sockets' worth of messages, and jobs that it does one after the other.
@@ -47,6 +47,9 @@ pub(crate) struct Task {
     pub(crate) attempt: u32,
     pub(crate) tries: u32,
     pub(crate) payload: u64,
+    pub(crate) function: Option<FunctionId>,
+    /// How long this try may take.
+    pub(crate) timeout: Duration,
     /// It was cancelled before it began, and is answered in its turn.
     pub(crate) cancelled: bool,
 }
@@ -121,16 +124,25 @@ pub(crate) enum Intent {
 }
 
 /// What a worker makes of a job that it has just begun.
-pub(crate) fn intent(rng: &mut Rng, plan: &Plan, topology: &Topology, stage: StageId, payload: u64) -> Intent {
-    let work = if happens(rng, plan.quick) { nanos(rng, plan.quick_work) } else { span(rng, plan.work) };
+pub(crate) fn intent(rng: &mut Rng, plan: &Plan, topology: &Topology, stage: StageId, task: &Task) -> Intent {
+    let quick = match speed(task.function) {
+        Speed::Quick => true,
+        Speed::Mixed => happens(rng, plan.quick),
+        Speed::Slow => false,
+    };
+    let work = if quick { nanos(rng, plan.quick_work) } else { span(rng, plan.work) };
     if happens(rng, plan.dies) {
         return Intent::Die(work);
     }
-    let outcome = outcome(rng, plan, topology, stage, payload);
+    let outcome = outcome(rng, plan, topology, stage, task.payload);
     if happens(rng, plan.hangs) {
-        // Some hang for good; some were only held up, and go on when it is too late.
-        let timeout = topology.stage(stage).timeout;
-        return if rng.bool() { Intent::Hang } else { Intent::Bring(outcome, timeout + span(rng, 2 * timeout)) };
+        // Some hang for good; some were only held up, and go on when it is too late. Where nothing is ever too late,
+        // somebody gets tired of it.
+        return match task.timeout {
+            Duration::MAX => Intent::Die(span(rng, Duration::from_secs(20))),
+            _ if rng.bool() => Intent::Hang,
+            timeout => Intent::Bring(outcome, timeout + span(rng, 2 * timeout)),
+        };
     }
     Intent::Bring(outcome, work)
 }
@@ -144,7 +156,13 @@ fn outcome(rng: &mut Rng, plan: &Plan, topology: &Topology, stage: StageId, payl
         return Outcome::Fail(Failure::OutOfMemory { message: String::new() });
     }
     if happens(rng, plan.raises) {
-        return Outcome::Fail(failure(rng));
+        return match rng.u8(0..3) {
+            0 => {
+                let (name, message, traceback) = ("KeyError".to_owned(), String::new(), String::new());
+                Outcome::Raised { name, message, traceback, exception: trail::raised(payload, stage) }
+            }
+            _ => Outcome::Fail(failure(rng)),
+        };
     }
     if happens(rng, plan.gotos) {
         let target = match rng.u8(0..10) {

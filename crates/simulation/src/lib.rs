@@ -1,7 +1,9 @@
 //! Seeded worlds that run the core of Evener under faults.
 //!
-//! A world is made of one number: the stages and their rules, the clients and what they ask for, the workers and when
-//! they die, hang, freeze, answer late or answer twice, how long messages are on their way, the stages that break and are mended, and a clock that at times leaps.
+//! A world is made of one number: the stages and their rules, the functions and how quick each is, the clients, what
+//! they ask for, on which terms, and whether they leave or take it back, the workers and when they die, hang, freeze,
+//! print, answer late or answer twice, how long messages are on their way, the stages that break and are mended, and a
+//! clock that at times leaps.
 //! It drives a [`Machine`], which is the real dispatcher, through its public face alone. A checker beside it keeps the
 //! history as clients and workers see it, knows from the inputs what has to come out, and looks at every action: what
 //! goes out unasked, late, twice, to the wrong hands or not at all ends the run with a [`Failure`] that names the
@@ -13,6 +15,7 @@
 mod checker;
 mod crew;
 mod habits;
+mod line;
 mod machine;
 mod pace;
 mod plan;

@@ -1,6 +1,8 @@
 //! What a world drives: the dispatcher, or something that stands before it and spoils its work.
 
-use evener_core::{Action, Dispatcher, Landed, Loss, Refused, RequestKey, StageId, Submission, Time, WorkerKey};
+use evener_core::{
+    Action, Dispatcher, FunctionId, Landed, Loss, Refused, RequestKey, StageId, Submission, Time, Withdrawal, WorkerKey,
+};
 
 /// The real dispatcher, with numbers for payloads and the requests' numbers for reply addresses.
 pub type Core = Dispatcher<u64, u32>;
@@ -10,11 +12,13 @@ pub type Core = Dispatcher<u64, u32>;
 pub trait Machine {
     fn submit(&mut self, now: Time, submission: Submission<u64, u32>) -> Result<RequestKey, Box<Refused<u64, u32>>>;
     fn cancel(&mut self, now: Time, request: RequestKey);
+    fn withdraw(&mut self, now: Time, request: RequestKey, kill: bool) -> Withdrawal;
     fn worker_ready(&mut self, now: Time, stage: StageId) -> WorkerKey;
     fn worker_lost(&mut self, now: Time, worker: WorkerKey, loss: Loss);
     fn outcome(&mut self, now: Time, worker: WorkerKey, landed: Landed<u64>) -> bool;
     fn credit(&mut self, now: Time, worker: WorkerKey, credit: u32);
     fn printed(&mut self, worker: WorkerKey);
+    fn forget_function(&mut self, function: FunctionId);
     fn stage_broken(&mut self, now: Time, stage: StageId, why: &str);
     fn timeout(&mut self, now: Time);
     fn drain(&mut self, now: Time, until: Time);
@@ -31,6 +35,10 @@ impl Machine for Core {
 
     fn cancel(&mut self, now: Time, request: RequestKey) {
         Dispatcher::cancel(self, now, request);
+    }
+
+    fn withdraw(&mut self, now: Time, request: RequestKey, kill: bool) -> Withdrawal {
+        Dispatcher::withdraw(self, now, request, kill)
     }
 
     fn worker_ready(&mut self, now: Time, stage: StageId) -> WorkerKey {
@@ -51,6 +59,10 @@ impl Machine for Core {
 
     fn printed(&mut self, worker: WorkerKey) {
         Dispatcher::printed(self, worker);
+    }
+
+    fn forget_function(&mut self, function: FunctionId) {
+        Dispatcher::forget_function(self, function);
     }
 
     fn stage_broken(&mut self, now: Time, stage: StageId, why: &str) {

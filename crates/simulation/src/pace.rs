@@ -1,6 +1,9 @@
-//! How far ahead the jobs of a stage may be handed out, worked out a second time and in floating point.
+//! How far ahead jobs may be handed out, worked out a second time and in floating point.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
+
+use evener_core::{FunctionId, StageId};
 
 /// So many jobs go one at a time before anything is known.
 const KNOWN_AFTER: u32 = 16;
@@ -11,6 +14,53 @@ const MOST_WAIT: f64 = 1e6;
 const DEEPEST: usize = 16;
 /// The dispatcher works in whole nanoseconds, and each step may cut one off.
 const ROUNDING: f64 = 40.0;
+
+/// What is known of everything that runs: of each function that is called, and of each stage for all other jobs.
+#[derive(Debug)]
+pub(crate) struct Paces {
+    stages: Vec<Pace>,
+    functions: BTreeMap<FunctionId, Pace>,
+}
+
+impl Paces {
+    pub(crate) fn new(stages: usize) -> Paces {
+        Paces { stages: vec![Pace::default(); stages], functions: BTreeMap::new() }
+    }
+
+    /// A function is called. From the first call on it is watched, until it is forgotten.
+    pub(crate) fn called(&mut self, function: FunctionId) {
+        self.functions.entry(function).or_default();
+    }
+
+    /// Nothing is known of a function from now on. True if something was.
+    pub(crate) fn forget(&mut self, function: FunctionId) -> bool {
+        self.functions.remove(&function).is_some()
+    }
+
+    pub(crate) fn of(&mut self, stage: StageId, function: Option<FunctionId>) -> Option<&mut Pace> {
+        match function {
+            Some(function) => self.functions.get_mut(&function),
+            None => self.stages.get_mut(stage.0 as usize),
+        }
+    }
+
+    /// How many jobs of this kind may lie ahead at least and at most.
+    pub(crate) fn depth(&self, stage: StageId, function: Option<FunctionId>) -> (usize, usize) {
+        let pace = match function {
+            Some(function) => self.functions.get(&function),
+            None => self.stages.get(stage.0 as usize),
+        };
+        pace.map_or((0, 0), Pace::depth)
+    }
+
+    /// Whether a job of this kind printed something at some time.
+    pub(crate) fn was_hushed(&self, stage: StageId, function: Option<FunctionId>) -> bool {
+        match function {
+            Some(function) => self.functions.get(&function).is_some_and(|pace| pace.printed),
+            None => self.stages[stage.0 as usize].printed,
+        }
+    }
+}
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Pace {
@@ -32,14 +82,9 @@ impl Pace {
         (self.hush, self.printed) = (QUIET_AFTER, true);
     }
 
-    /// Whether something was printed at some time.
-    pub(crate) fn was_hushed(&self) -> bool {
-        self.printed
-    }
-
     /// How many jobs may lie ahead at least and at most: where the mean is close to where a number turns into the next,
     /// both are right.
-    pub(crate) fn depth(&self) -> (usize, usize) {
+    fn depth(&self) -> (usize, usize) {
         if self.seen < KNOWN_AFTER || self.hush > 0 {
             return (0, 0);
         }

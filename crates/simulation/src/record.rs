@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use evener_core::{Answer, Code, FallbackOn, JobKey, RequestId, RequestKey, StageRules, Time, WorkerKey};
+use evener_core::{Answer, Code, FallbackOn, JobKey, RequestId, RequestKey, StageRules, Terms, Time, WorkerKey};
 
+use crate::line::Place;
 use crate::trail::Position;
 
 /// What took a try away.
@@ -36,6 +37,8 @@ pub(crate) struct Record {
     pub(crate) key: RequestKey,
     pub(crate) deadline: Time,
     pub(crate) fallback_on: FallbackOn,
+    /// What goes for the job that it now has.
+    pub(crate) terms: Terms,
     pub(crate) at: Position,
     pub(crate) hops: u32,
     /// The payload that the job now has to have.
@@ -50,12 +53,54 @@ pub(crate) struct Record {
     pub(crate) runs: u32,
     /// The worker whose outcome counts.
     pub(crate) holder: Option<WorkerKey>,
+    /// Where it stands in its stage's line, if it does.
+    pub(crate) place: Option<Place>,
     /// The next try does not start before this. Zero: it starts as soon as a worker is idle.
     pub(crate) not_before: Time,
     pub(crate) due: Option<Due>,
     /// A failed try that has to be reported in the very step that it failed in.
     pub(crate) to_report: Option<Code>,
+    /// Its client has taken it back, and its worker is asked whether it has begun.
+    pub(crate) asked: bool,
+    /// Its client has to be told, in this very step, that it is too late to take it back.
+    pub(crate) goes_on: bool,
+    /// Its client has insisted on its end.
+    pub(crate) killed: bool,
+    /// The job that it had when its client took it back, before that job began.
+    pub(crate) withdrawn: Option<u32>,
     pub(crate) state: State,
+}
+
+/// All requests that were let in, by number.
+#[derive(Debug, Default)]
+pub(crate) struct Records {
+    records: Vec<Option<Record>>,
+}
+
+impl Records {
+    pub(crate) fn insert(&mut self, number: u32, record: Record) {
+        let index = number as usize;
+        if self.records.len() <= index {
+            self.records.resize_with(index + 1, || None);
+        }
+        self.records[index] = Some(record);
+    }
+
+    pub(crate) fn get(&self, number: u32) -> Option<&Record> {
+        self.records.get(number as usize)?.as_ref()
+    }
+
+    pub(crate) fn get_mut(&mut self, number: u32) -> Option<&mut Record> {
+        self.records.get_mut(number as usize)?.as_mut()
+    }
+}
+
+impl std::ops::Index<u32> for Records {
+    type Output = Record;
+
+    fn index(&self, number: u32) -> &Record {
+        self.get(number).expect("it was let in")
+    }
 }
 
 impl Record {
@@ -64,6 +109,24 @@ impl Record {
         (self.at, self.value) = (at, value);
         self.ordinal += 1;
         (self.job, self.attempt, self.runs, self.not_before) = (None, 0, 0, Time::ZERO);
+        // The client speaks of the first job alone, but for how urgent it all is.
+        self.terms = Terms { retries: None, timeout: None, function: None, priority: self.terms.priority };
+    }
+
+    /// How often its job may be tried again.
+    pub(crate) fn retries(&self, rules: &StageRules) -> u32 {
+        match self.terms.retries {
+            Some(own) => own,
+            None => rules.retries,
+        }
+    }
+
+    /// How long one try of its job may take.
+    pub(crate) fn timeout(&self, rules: &StageRules) -> Duration {
+        match self.terms.timeout {
+            Some(own) => own,
+            None => rules.timeout,
+        }
     }
 
     /// A try is over without an outcome that counts. True if another follows.
@@ -74,7 +137,7 @@ impl Record {
             Mishap::Error => (rules.retry_on.error, Code::FunctionFailed),
         };
         self.holder = None;
-        let again = worth_it && self.runs <= rules.retries;
+        let again = worth_it && self.runs <= self.retries(rules);
         if again {
             let pause = pause(rules, self.runs, mishap);
             self.to_report = Some(code);

@@ -33,6 +33,8 @@ happenings! {
     AnsweredEarly,
     /// A request was answered with a problem.
     AnsweredWithProblem,
+    /// A request was answered with what its function raised.
+    AnsweredWithException,
     /// A request was answered with its fallback.
     AnsweredWithFallback,
     /// A request was answered since its deadline passed.
@@ -49,6 +51,36 @@ happenings! {
     CancelledRunning,
     /// A client went away after its answer had come.
     CancelledTooLate,
+    /// A request was taken back whose job waited.
+    WithdrawnWaiting,
+    /// A request was taken back whose job waited for another try, and went on.
+    WithdrawnBetweenTries,
+    /// A request was taken back whose job ran, and went on.
+    WithdrawnWhileRunning,
+    /// A request was taken back whose job was with a worker and may have begun.
+    WithdrawnAhead,
+    /// The same request was taken back again.
+    WithdrawnTwice,
+    /// A request was taken back that had been answered.
+    WithdrawnTooLate,
+    /// A job came back that had not begun and was to be withdrawn.
+    WithdrawnLater,
+    /// A job began that was to be withdrawn, and went on.
+    WentOn,
+    /// A job that was to be withdrawn stayed with a worker that was stuck.
+    StuckWhileAsked,
+    /// A job that was to be withdrawn went down with a worker that had been sent a signal.
+    WentDownWhileAsked,
+    /// A client insisted on the end of a request whose job waited.
+    KilledWaiting,
+    /// A client insisted on the end of a request whose job ran.
+    KilledRunning,
+    /// A client insisted on the end of a request whose job was with a worker and may have begun.
+    KilledAhead,
+    /// A client insisted on the end of such a request after it had taken it back.
+    KilledWhileAsked,
+    /// A job was handed out before others that had waited longer, since it was more urgent.
+    Overtook,
     /// A goto moved a request on.
     Goto,
     /// A request took too many gotos.
@@ -81,6 +113,10 @@ happenings! {
     Retired,
     /// A job was handed to a worker that was busy.
     HandedAhead,
+    /// A job was handed to a worker that was busy with a call of another function.
+    AheadOfAnother,
+    /// What was known of a function was forgotten.
+    Forgotten,
     /// A worker was asked how many jobs it takes ahead.
     AskedForCredit,
     /// A worker said how many jobs it takes ahead.

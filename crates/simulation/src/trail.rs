@@ -52,8 +52,12 @@ impl Position {
     }
 
     /// Where a goto leads: to the next such stage ahead on this path, else to the first such stage on it, else to the
-    /// start of what it names; `None` if it names nothing.
+    /// start of what it names; `None` if it names nothing, or a pool of functions.
     pub(crate) fn after_goto(self, topology: &Topology, target: &str) -> Option<Position> {
+        let mut pools = topology.stages().iter().filter(|stage| stage.functions);
+        if pools.any(|pool| pool.name == target) {
+            return None;
+        }
         let found = topology.find(target)?;
         let stages = topology.path(self.path);
         let mut order = (self.cursor + 1..stages.len()).chain(0..=self.cursor);

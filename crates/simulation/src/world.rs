@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evener_core::{
-    Action, Dispatcher, JobKey, Outcome, Path, RequestId, StageId, Submission, Terms, Time, Topology, WorkerKey,
+    Action, Dispatcher, FunctionId, JobKey, Outcome, Path, RequestId, StageId, Submission, Time, Topology, Withdrawal,
+    WorkerKey,
 };
 use fastrand::Rng;
 
@@ -27,6 +28,10 @@ enum Event {
     Submit,
     /// A client goes away.
     Leave(u32),
+    /// A client takes its request back, and may insist.
+    Withdraw(u32, bool),
+    /// A function will not be called any more.
+    Forget(FunctionId),
     /// A message comes to a worker.
     Receive(WorkerKey),
     /// A worker is at the end of the job that it has under this serial number.
@@ -68,11 +73,11 @@ impl<M: Machine> World<M> {
     pub(crate) fn new(seed: u64, machine: &impl Fn(Core) -> M) -> World<M> {
         let mut rng = Rng::with_seed(seed);
         let plan = Plan::random(&mut rng);
-        let topology = Arc::new(plan::topology(&mut rng));
+        let topology = Arc::new(plan::topology(&mut rng, &plan));
         let now = Time::from_nanos(rng.u64(0..1_000_000_000_000));
         let mut world = World {
             machine: machine(Dispatcher::new(topology.clone())),
-            checker: Checker::new(topology.clone()),
+            checker: Checker::new(topology.clone(), plan.shared),
             rng,
             plan,
             now,
@@ -179,6 +184,13 @@ impl<M: Machine> World<M> {
                 self.machine.cancel(self.now, key);
                 self.flush()
             }
+            Event::Withdraw(number, insists) => self.withdraw(number, insists),
+            Event::Forget(function) => {
+                self.note(|_| format!("function {function:?} is forgotten"));
+                self.checker.forgets(function);
+                self.machine.forget_function(function);
+                self.flush()
+            }
             Event::Receive(worker) => self.receive(worker),
             Event::Finish(worker, serial, outcome) => self.finish(worker, serial, outcome),
             Event::Deliver(worker) => self.deliver_next(worker),
@@ -234,18 +246,12 @@ impl<M: Machine> World<M> {
             if self.rng.u8(0..50) == 0 { Time::NEVER } else { self.now + span(&mut self.rng, self.plan.patience) };
         let fallback_on = plan::fallback_on(&mut self.rng);
         let id = RequestId(u128::from(number) << RequestId::JOB_BITS);
-        let brought =
-            || Submission { id, path, payload: (), deadline, fallback_on, terms: Terms::default(), reply: number };
-        let submission = Submission {
-            id,
-            path,
-            payload: trail::start(number),
-            deadline,
-            fallback_on,
-            terms: Terms::default(),
-            reply: number,
-        };
-        self.note(|_| format!("request {number} for {path:?} until {} ms", deadline.as_nanos() / 1_000_000));
+        let first = topology.path(path)[0];
+        let terms = plan::terms(&mut self.rng, &self.plan, first, topology.stage(first));
+        let brought = || Submission { id, path, payload: (), deadline, fallback_on, terms, reply: number };
+        let submission =
+            Submission { id, path, payload: trail::start(number), deadline, fallback_on, terms, reply: number };
+        self.note(|_| format!("request {number} for {path:?} until {} ms, {terms:?}", deadline.as_nanos() / 1_000_000));
         match self.machine.submit(self.now, submission) {
             Ok(key) => self.checker.accepted(key, brought(), self.machine.core())?,
             Err(refused) => {
@@ -255,6 +261,26 @@ impl<M: Machine> World<M> {
         }
         if happens(&mut self.rng, self.plan.leaves) {
             self.after(self.plan.stay(), Event::Leave(number));
+        }
+        while happens(&mut self.rng, self.plan.withdraws) {
+            let insists = happens(&mut self.rng, self.plan.insists);
+            self.after(self.plan.stay(), Event::Withdraw(number, insists));
+        }
+        if let Some(function) = terms.function.filter(|_| happens(&mut self.rng, self.plan.forgets)) {
+            self.after(Duration::from_millis(200), Event::Forget(function));
+        }
+        self.flush()
+    }
+
+    fn withdraw(&mut self, number: u32, insists: bool) -> Check {
+        let Some((key, expected)) = self.checker.withdraws(number, insists) else { return Ok(()) };
+        self.note(|_| format!("the client of request {number} takes it back, and insists: {insists}"));
+        let came = self.machine.withdraw(self.now, key, insists);
+        ensure(came == expected, || format!("request {number} was taken back, and it is {came:?}, not {expected:?}"))?;
+        // Some ask again while they wait.
+        if came == Withdrawal::Asked && self.rng.bool() {
+            let insists = self.rng.bool();
+            self.after(2 * self.plan.quick_work, Event::Withdraw(number, insists));
         }
         self.flush()
     }

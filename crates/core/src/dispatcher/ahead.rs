@@ -31,13 +31,15 @@ impl<P: Clone, R> Dispatcher<P, R> {
         self.dispatch(now, stage);
     }
 
-    /// A worker printed something. It is handed nothing ahead while it is at the same job, and its function is handed nothing ahead
-    /// for a while.
+    /// A worker printed something. It is handed nothing ahead while it is at the same job, and its function is handed
+    /// nothing ahead for a while.
     pub fn printed(&mut self, worker: WorkerKey) {
         let Some(worker) = self.pools.get_mut(worker) else { return };
         worker.printed = true;
         let (stage, function) = (worker.stage, worker.function);
-        self.pace_mut(stage, function).printed();
+        if let Some(pace) = self.pace_mut(stage, function) {
+            pace.printed();
+        }
     }
 
     /// A function will not be called any more: what is known of it is forgotten.
@@ -45,11 +47,11 @@ impl<P: Clone, R> Dispatcher<P, R> {
         self.functions.remove(&function);
     }
 
-    /// How quick the jobs of a stage are, or those that are calls of a function.
-    pub(super) fn pace_mut(&mut self, stage: StageId, function: Option<FunctionId>) -> &mut Pace {
+    /// How quick the jobs of a stage are, or those that are calls of a function. `None` if the function was forgotten.
+    pub(super) fn pace_mut(&mut self, stage: StageId, function: Option<FunctionId>) -> Option<&mut Pace> {
         match function {
-            Some(function) => self.functions.entry(function).or_default(),
-            None => &mut self.stages[stage.index()].pace,
+            Some(function) => self.functions.get_mut(&function),
+            None => Some(&mut self.stages[stage.index()].pace),
         }
     }
 
@@ -59,12 +61,12 @@ impl<P: Clone, R> Dispatcher<P, R> {
             return;
         }
         while let Some(first) = self.stages[stage.index()].queue.first() {
-            let Some(function) = self.jobs.get(first).map(|job| job.terms.function) else { return };
+            let Some(terms) = self.jobs.get(first).map(|job| job.terms) else { return };
             let depth = |function: Option<FunctionId>| match function {
                 Some(function) => self.functions.get(&function).map_or(0, Pace::depth),
                 None => self.stages[stage.index()].pace.depth(),
             };
-            let most = depth(function);
+            let most = depth(terms.function);
             if most == 0 {
                 return;
             }
@@ -78,7 +80,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
             let flight = Flight { job: key, attempt: job.attempt };
             let Some(id) = self.push_run(worker, key) else { return };
             let Some(holder) = self.pools.get_mut(worker) else { return };
-            holder.ahead.push_back(Ahead { flight, id, wanted: true, recalled: false, function, kill: false });
+            holder.ahead.push_back(Ahead { flight, id, wanted: true, recalled: false, terms, kill: false });
             let due = holder.since + OVERDUE;
             // One may be set for later, if a stuck worker has come on.
             if holder.overdue.is_none_or(|(set_for, _)| set_for > due) {
@@ -128,19 +130,18 @@ impl<P: Clone, R> Dispatcher<P, R> {
 
     /// From now on the job counts as begun.
     pub(super) fn begin(&mut self, now: Time, key: WorkerKey, stage: StageId, next: Ahead) {
-        let Ahead { flight, id, wanted, recalled, function, kill } = next;
+        let Ahead { flight, id, wanted, recalled, terms, kill } = next;
         let rules = self.topology.stage(stage);
         let kill = !wanted && (kill || rules.on_cancel == OnCancel::Kill);
-        let timeout = self.jobs.get(flight.job).map_or(rules.timeout, |job| job.terms.timeout(rules));
         let timer = match kill {
             true => self.timers.set(now + rules.grace, Due::Patience(key)),
-            false => self.timers.set(now + timeout, Due::Try(key)),
+            false => self.timers.set(now + terms.timeout(rules), Due::Try(key)),
         };
         if let Some(worker) = self.pools.get_mut(key) {
             worker.since = now;
             worker.oldest = id;
             worker.oldest_recalled = recalled;
-            (worker.function, worker.printed) = (function, false);
+            (worker.function, worker.printed) = (terms.function, false);
             worker.state = match (wanted, kill) {
                 (true, _) => State::Busy(flight, timer),
                 (false, false) => State::Told(flight, Patience::UntilTimeout(timer)),
@@ -202,12 +203,18 @@ impl<P: Clone, R> Dispatcher<P, R> {
         worker.state = State::Told(next.flight, patience);
         worker.oldest = next.id;
         worker.oldest_recalled = next.recalled;
-        (worker.function, worker.printed) = (next.function, false);
+        (worker.function, worker.printed) = (next.terms.function, false);
         let Some(job) = self.jobs.get_mut(next.flight.job).filter(|_| next.wanted) else { return };
         job.tries += 1;
+        let request = job.request;
         self.stages[stage.index()].started += 1;
+        let withdrawn = self.take_withdrawn(request);
         let cause = "was stopped, since it did not come back from another job".to_owned();
         self.lost(now, next.flight.job, Loss { certificate: cause.clone(), cause });
+        // Unless that was its last try, it goes on.
+        if withdrawn && self.requests.get(request).is_some() {
+            self.actions.push(Action::GoingOn { request });
+        }
     }
 
     /// Whether that was a cancelled job which the worker had not begun, and dropped.
@@ -260,13 +267,13 @@ impl<P: Clone, R> Dispatcher<P, R> {
     }
 
     /// A worker is stuck. A job that it holds may begin there after all, so going elsewhere costs it a try; one that has no
-    /// try to spare waits.
+    /// try to spare waits, and so does one that is to be withdrawn, until it is known whether it has begun.
     fn give_to_others(&mut self, now: Time, key: WorkerKey) {
         let Some(Worker { stage, ahead, .. }) = self.pools.get(key) else { return };
         let (stage, rules) = (*stage, self.topology.stage(*stage));
         let can_go = |ahead: &&Ahead| {
             let spare = self.jobs.get(ahead.flight.job).is_some_and(|job| job.tries < job.terms.retries(rules));
-            ahead.wanted && rules.retry_on.lost && spare
+            ahead.wanted && rules.retry_on.lost && spare && !self.is_withdrawn(ahead.flight.job)
         };
         let going: Vec<JobKey> = ahead.iter().rev().filter(can_go).map(|ahead| ahead.flight.job).collect();
         for job in going {

@@ -126,10 +126,10 @@ impl<P: Clone, R> Dispatcher<P, R> {
 
     fn failed(&mut self, now: Time, key: JobKey, failure: Failure) {
         let Some(job) = self.jobs.get(key) else { return };
-        let name = &self.topology.stage(job.stage).name;
+        let name = self.topology.stage(job.stage).title();
         let problem = match failure {
             Failure::Error { name: raised, message, traceback } => {
-                let detail = format!("stage `{name}` raised {raised}");
+                let detail = format!("{name} raised {raised}");
                 let problem = Problem::new(Code::FunctionFailed, detail);
                 let problem = problem.because(Cause::Raised { name: raised, message, traceback });
                 return self.retry_or_give_up(now, key, Mishap::Error, problem);
@@ -140,14 +140,13 @@ impl<P: Clone, R> Dispatcher<P, R> {
             }
             Failure::Abort { status, detail } => Problem { status, ..Problem::new(Code::Aborted, detail) },
             Failure::Decode { detail } if job.from_client => Problem::new(Code::BadBody, detail),
-            Failure::Decode { detail } => Problem::new(
-                Code::ValueNotDecodable,
-                format!("stage `{name}` got a value that does not decode: {detail}"),
-            ),
-            Failure::Encode { detail } => Problem::new(Code::ResultNotEncodable, format!("stage `{name}`: {detail}")),
-            Failure::TooLarge { detail } => Problem::new(Code::ResultTooLarge, format!("stage `{name}`: {detail}")),
+            Failure::Decode { detail } => {
+                Problem::new(Code::ValueNotDecodable, format!("{name} got a value that does not decode: {detail}"))
+            }
+            Failure::Encode { detail } => Problem::new(Code::ResultNotEncodable, format!("{name}: {detail}")),
+            Failure::TooLarge { detail } => Problem::new(Code::ResultTooLarge, format!("{name}: {detail}")),
             Failure::Cancelled => {
-                let detail = format!("stage `{name}` stopped as if it had been cancelled, but it had not");
+                let detail = format!("{name} stopped as if it had been cancelled, but it had not");
                 Problem::new(Code::FunctionFailed, detail)
             }
         };
@@ -173,7 +172,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
     pub(super) fn lost(&mut self, now: Time, key: JobKey, loss: Loss) {
         let Some(job) = self.jobs.get(key) else { return };
         let rules = self.topology.stage(job.stage);
-        let detail = format!("the worker of stage `{}` {} (try {})", rules.name, loss.cause, job.tries);
+        let detail = format!("the worker of {} {} (try {})", rules.title(), loss.cause, job.tries);
         let problem = Problem::new(Code::WorkerDied, detail).because(Cause::Died(loss.certificate));
         self.retry_or_give_up(now, key, Mishap::Lost, problem);
     }
@@ -202,7 +201,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
         let Some(job) = self.jobs.get(flight.job) else { return };
         let rules = self.topology.stage(job.stage);
         let timeout = job.terms.timeout(rules);
-        let detail = format!("stage `{}` took longer than its timeout of {timeout:?} (try {})", rules.name, job.tries);
+        let detail = format!("{} took longer than its timeout of {timeout:?} (try {})", rules.title(), job.tries);
         self.retry_or_give_up(now, flight.job, Mishap::Timeout, Problem::new(Code::StageTimeout, detail));
     }
 
@@ -224,7 +223,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
         };
         let problem = self.placed(job_key, Problem::new(Code::DeadlineExceeded, detail));
         self.finish(key, Err(problem));
-        self.abandon(now, job_key);
+        self.drop_job(now, job_key);
     }
 
     fn retry_or_give_up(&mut self, now: Time, key: JobKey, mishap: Mishap, problem: Problem) {
@@ -268,7 +267,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
     /// The same, for a job of several: they are handed out when all of them are there.
     pub(super) fn put_in_front(&mut self, key: JobKey, stage: StageId) {
         if self.is_withdrawn(key) {
-            return self.withdrawn(key);
+            return self.came_back_withdrawn(key);
         }
         if self.stages[stage.index()].broken.is_some() {
             let problem = self.broken_problem(stage);

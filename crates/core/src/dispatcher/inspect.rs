@@ -62,8 +62,8 @@ impl<P, R> Dispatcher<P, R> {
         matches!(worker.state, State::Busy(..) | State::Told(..)).then_some(worker.oldest)
     }
 
-    /// The request that a worker's job serves, while somebody waits for it. Of the jobs that a worker holds, only the oldest can have
-    /// begun.
+    /// The request that a worker's job serves, while somebody waits for it. Of the jobs that a worker holds, only the
+    /// oldest can have begun.
     pub fn worker_request(&self, worker: WorkerKey) -> Option<RequestKey> {
         match self.pools.get(worker)?.state {
             State::Busy(flight, _) => self.jobs.get(flight.job).map(|job| job.request),
@@ -91,6 +91,10 @@ impl<P, R> Dispatcher<P, R> {
             ensure(job.request == key, || format!("the job of request {key:?} serves {:?}", job.request))?;
             let stage = self.topology.path(waiting.request.path).get(waiting.request.cursor as usize);
             ensure(stage == Some(&job.stage), || format!("request {key:?} is not where its job is"))?;
+            let in_doubt = matches!(job.place, Place::Ahead(_)) && job.tries == 0;
+            ensure(in_doubt || !waiting.request.withdrawn, || {
+                format!("request {key:?} is to be withdrawn, and nobody is asked whether it has begun")
+            })?;
         }
         let queued = self.verify_queues()?;
         let running = self.verify_workers()?;
@@ -106,9 +110,14 @@ impl<P, R> Dispatcher<P, R> {
         let mut all = 0;
         for (number, stage) in self.stages.iter().enumerate() {
             let mut here = 0;
+            let mut above = None;
             for head in stage.queue.heads() {
                 let mut next = Some(head);
                 let priority = self.jobs.get(head).map(|job| job.terms.priority);
+                ensure(above.is_none() || priority < above, || {
+                    format!("the lanes of queue {number} are out of order")
+                })?;
+                above = priority;
                 while let Some(key) = next {
                     let job =
                         self.jobs.get(key).ok_or_else(|| format!("queue {number} holds {key:?}, which is no job"))?;
@@ -159,7 +168,7 @@ impl<P, R> Dispatcher<P, R> {
             ensure(job.place == Place::Running(key), || format!("worker {key:?} holds a job that is elsewhere"))?;
             ensure(job.attempt == flight.attempt, || format!("worker {key:?} holds an old attempt"))?;
             ensure(job.stage == worker.stage, || format!("worker {key:?} holds a job of another stage"))?;
-            let most = job.terms.retries(self.topology.stage(job.stage)) + 1;
+            let most = job.terms.retries(self.topology.stage(job.stage)).saturating_add(1);
             ensure(job.tries <= most, || format!("try {} of at most {most}", job.tries))?;
             running += 1;
         }

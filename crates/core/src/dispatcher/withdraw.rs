@@ -21,32 +21,35 @@ pub enum Withdrawal {
 }
 
 impl<P: Clone, R> Dispatcher<P, R> {
-    /// A client takes a request back. It is answered with [`Code::Cancelled`] if its job has not begun. With `kill` also if it has:
-    /// then its worker is told, and killed if it does not come back within the stage's grace.
+    /// A client takes a request back. It is answered with [`Code::Cancelled`] if its job has not begun, on any try. With
+    /// `kill` also if it has: then its worker is told, and killed if it does not come back within the stage's grace.
     pub fn withdraw(&mut self, now: Time, key: RequestKey, kill: bool) -> Withdrawal {
         let Some(waiting) = self.requests.get_mut(key) else { return Withdrawal::Answered };
         let job_key = waiting.request.job;
         let Some(job) = self.jobs.get(job_key) else { return Withdrawal::Answered };
-        match (job.place, kill) {
-            (Place::Queued { .. } | Place::Delayed(_), _) => {
-                self.cancelled(key, job_key, "before it began");
-                self.abandon(now, job_key);
+        if job.tries > 0 && !kill {
+            return Withdrawal::GoesOn;
+        }
+        match job.place {
+            Place::Queued { .. } | Place::Delayed(_) => {
+                let when = if job.tries == 0 { "before it began" } else { "before it was tried again" };
+                self.cancelled(key, job_key, when);
+                self.drop_job(now, job_key);
             }
-            (Place::Running(_), false) => return Withdrawal::GoesOn,
-            (Place::Running(worker), true) => {
+            Place::Running(worker) => {
                 self.cancelled(key, job_key, "while it ran");
                 self.disown(now, worker, true);
                 self.jobs.remove(job_key);
             }
-            (Place::Ahead(worker), false) => {
-                waiting.request.withdrawn = true;
-                self.recall(worker, job_key);
-                return Withdrawal::Asked;
-            }
-            (Place::Ahead(worker), true) => {
+            Place::Ahead(worker) if kill => {
                 self.cancelled(key, job_key, "before it was known to have begun");
                 self.disown_ahead(worker, job_key, true);
                 self.jobs.remove(job_key);
+            }
+            Place::Ahead(worker) => {
+                waiting.request.withdrawn = true;
+                self.recall(worker, job_key);
+                return Withdrawal::Asked;
             }
         }
         Withdrawal::Done
@@ -59,8 +62,8 @@ impl<P: Clone, R> Dispatcher<P, R> {
 
     fn recall(&mut self, key: WorkerKey, job: JobKey) {
         let Some(worker) = self.pools.get_mut(key) else { return };
-        let held = worker.ahead.iter_mut().find(|ahead| ahead.flight.job == job && !ahead.recalled);
-        if let Some(ahead) = held {
+        let held = worker.ahead.iter_mut().find(|ahead| ahead.wanted && ahead.flight.job == job);
+        if let Some(ahead) = held.filter(|ahead| !ahead.recalled) {
             ahead.recalled = true;
             let attempt = ahead.flight.attempt;
             self.actions.push(Action::Recall { worker: key, job, attempt });
@@ -68,21 +71,25 @@ impl<P: Clone, R> Dispatcher<P, R> {
     }
 
     /// A job begins: if its request was to be withdrawn, it is too late for that.
-    pub(super) fn goes_on(&mut self, key: RequestKey) {
-        if let Some(waiting) = self.requests.get_mut(key).filter(|waiting| waiting.request.withdrawn) {
-            waiting.request.withdrawn = false;
-            self.actions.push(Action::GoingOn { request: key });
+    pub(super) fn goes_on(&mut self, request: RequestKey) {
+        if self.take_withdrawn(request) {
+            self.actions.push(Action::GoingOn { request });
         }
     }
 
-    /// Whether a job that has come back was to be withdrawn.
+    /// Whether a request was to be withdrawn; from now on it is not.
+    pub(super) fn take_withdrawn(&mut self, request: RequestKey) -> bool {
+        self.requests.get_mut(request).is_some_and(|waiting| std::mem::take(&mut waiting.request.withdrawn))
+    }
+
+    /// Whether the request of a job is to be withdrawn.
     pub(super) fn is_withdrawn(&self, job: JobKey) -> bool {
         let request = self.jobs.get(job).and_then(|job| self.requests.get(job.request));
         request.is_some_and(|waiting| waiting.request.withdrawn)
     }
 
-    /// A job has come back that was to be withdrawn.
-    pub(super) fn withdrawn(&mut self, job: JobKey) {
+    /// A job has come back that was to be withdrawn, and has not begun.
+    pub(super) fn came_back_withdrawn(&mut self, job: JobKey) {
         let Some(request) = self.jobs.get(job).map(|job| job.request) else { return };
         self.cancelled(request, job, "before it began");
         self.jobs.remove(job);

@@ -7,7 +7,7 @@ use evener_core::{Failure, OnCancel, Outcome, RetryOn, StageId, StageRules};
 use crate::double::{Double, Held, stage, within};
 
 /// A stage that is known as quick: sixteen jobs are done, the next is `r17`. Nobody has given credit.
-fn quick(rules: StageRules, workers: u32) -> Double {
+pub(crate) fn quick(rules: StageRules, workers: u32) -> Double {
     let mut double = Double::new(vec![rules]);
     double.several = true;
     double.ran = Duration::from_micros(50);
@@ -23,7 +23,7 @@ fn quick(rules: StageRules, workers: u32) -> Double {
 }
 
 /// One worker that takes so many jobs ahead, and is at `r17`.
-fn at_work(rules: StageRules, credit: u32) -> Double {
+pub(crate) fn at_work(rules: StageRules, credit: u32) -> Double {
     let mut double = quick(rules, 1);
     double.submit("a", "x");
     double.credit("a.0", credit);
@@ -32,7 +32,7 @@ fn at_work(rules: StageRules, credit: u32) -> Double {
 }
 
 /// Two workers that are at `r17` and `r18`, and `a.0` has `r19`, `r20` and `r21` ahead.
-fn three_ahead(rules: StageRules) -> Double {
+pub(crate) fn three_ahead(rules: StageRules) -> Double {
     let mut double = quick(rules, 1);
     double.submit("a", "x");
     double.arrive(0);
@@ -45,7 +45,7 @@ fn three_ahead(rules: StageRules) -> Double {
 }
 
 /// What the worker was handed for each of `r19`, `r20` and `r21`.
-fn held(double: &Double) -> [Held; 3] {
+pub(crate) fn held(double: &Double) -> [Held; 3] {
     let hands = double.hands("a.0");
     [hands[1], hands[2], hands[3]]
 }

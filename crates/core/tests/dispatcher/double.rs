@@ -2,26 +2,28 @@
 //! insists that a test has named each of them, before the next input unless it says otherwise.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
 use evener_core::{
-    Action, Answer, Dispatcher, Failure, FallbackOn, JobId, JobKey, Landed, Loss, Outcome, Path, Problem, Reply,
-    RequestId, RequestKey, StageId, StageRules, Stop, Submission, Terms, Time, Topology, WorkerKey,
+    Action, Answer, Dispatcher, Failure, FallbackOn, FunctionId, JobId, JobKey, Landed, Loss, Outcome, Path, Problem,
+    Reply, RequestId, RequestKey, StageId, StageRules, Stop, Submission, Terms, Time, Topology, Withdrawal, WorkerKey,
 };
 
 pub(crate) const NO_FALLBACK: FallbackOn = FallbackOn { timeout: false, error: false, lost: false, unavailable: false };
 
-/// What a request is to be, where a test does not say otherwise: due in an hour, without a fallback.
+/// What a request is to be, where a test does not say otherwise: due in an hour, without a fallback, by the stage's rules.
 #[derive(Clone, Copy)]
 pub(crate) struct Wish {
     pub(crate) timeout: Duration,
     pub(crate) fallback_on: FallbackOn,
+    pub(crate) terms: Terms,
 }
 
 impl Default for Wish {
     fn default() -> Self {
-        Wish { timeout: Duration::from_secs(3600), fallback_on: NO_FALLBACK }
+        Wish { timeout: Duration::from_secs(3600), fallback_on: NO_FALLBACK, terms: Terms::default() }
     }
 }
 
@@ -29,8 +31,30 @@ pub(crate) fn within(millis: u64) -> Wish {
     Wish { timeout: Duration::from_millis(millis), ..Wish::default() }
 }
 
+pub(crate) fn on(terms: Terms) -> Wish {
+    Wish { terms, ..Wish::default() }
+}
+
+pub(crate) fn priority(priority: i8) -> Terms {
+    Terms { priority, ..Terms::default() }
+}
+
 pub(crate) fn stage(name: &str) -> StageRules {
     StageRules::named(name)
+}
+
+/// A stage whose workers call functions that clients send.
+pub(crate) fn functions(name: &str) -> StageRules {
+    StageRules { functions: true, ..stage(name) }
+}
+
+pub(crate) fn function(number: u32) -> FunctionId {
+    FunctionId(NonZero::new(number).expect("functions are numbered from 1"))
+}
+
+/// The terms of a call of that function.
+pub(crate) fn call_of(number: u32) -> Terms {
+    Terms { function: Some(function(number)), ..Terms::default() }
 }
 
 /// A job in a worker's hands.
@@ -58,6 +82,8 @@ pub(crate) struct Double {
     /// What each worker owes an outcome for, the oldest first.
     hands: BTreeMap<String, VecDeque<(Held, JobId)>>,
     keys: BTreeMap<u32, RequestKey>,
+    /// Which function each request calls.
+    calls: BTreeMap<u32, FunctionId>,
     requests: u32,
     problem: Option<Problem>,
 }
@@ -83,6 +109,7 @@ impl Double {
             held: BTreeMap::new(),
             hands: BTreeMap::new(),
             keys: BTreeMap::new(),
+            calls: BTreeMap::new(),
             requests: 0,
             problem: None,
         }
@@ -131,10 +158,24 @@ impl Double {
     fn describe(&mut self, action: Action<&'static str, u32>) -> Option<String> {
         let name = |worker| self.workers[&worker].clone();
         Some(match action {
-            Action::Run { worker, job, attempt, tries, id, request, request_id, payload, .. } => {
+            Action::Run {
+                worker,
+                job,
+                attempt,
+                tries,
+                id,
+                request,
+                request_id,
+                function,
+                from_client,
+                payload,
+                ..
+            } => {
                 let name = name(worker);
                 let reply = self.core.reply(request).expect("a job runs for somebody");
                 assert_eq!(request_id, request_id_of(*reply));
+                let call = self.calls.get(reply).filter(|_| from_client);
+                assert_eq!(function.as_ref(), call, "the first job is a call, and no other");
                 let held = Held { worker, job, attempt };
                 let hands = self.hands.entry(name.clone()).or_default();
                 hands.push_back((held, id));
@@ -233,7 +274,11 @@ impl Double {
     pub(crate) fn submit_with(&mut self, to: &str, payload: &'static str, wish: Wish) -> u32 {
         self.requests += 1;
         let number = self.requests;
-        let path = self.core.topology().find(to).expect("such a stage or pipeline");
+        let topology = self.core.topology();
+        let pool = topology.stages().iter().position(|stage| stage.functions && stage.name == to);
+        let pool = pool.map(|number| Path::Stage(StageId(number as u32)));
+        let path = pool.or_else(|| topology.find(to)).expect("such a stage or pipeline");
+        wish.terms.function.map(|function| self.calls.insert(number, function));
         let result = self.input(|core, now| core.submit(now, submission(number, path, payload, now, wish)));
         match result {
             Ok(key) => {
@@ -252,6 +297,25 @@ impl Double {
     pub(crate) fn cancel(&mut self, request: u32) {
         let key = self.keys[&request];
         self.input(|core, now| core.cancel(now, key));
+    }
+
+    /// A client takes a request back, if it has not begun.
+    #[track_caller]
+    pub(crate) fn withdraw(&mut self, request: u32) -> Withdrawal {
+        let key = self.keys[&request];
+        self.input(|core, now| core.withdraw(now, key, false))
+    }
+
+    /// A client takes a request back, whether it has begun or not.
+    #[track_caller]
+    pub(crate) fn kill(&mut self, request: u32) -> Withdrawal {
+        let key = self.keys[&request];
+        self.input(|core, now| core.withdraw(now, key, true))
+    }
+
+    #[track_caller]
+    pub(crate) fn forget(&mut self, number: u32) {
+        self.input(|core, _| core.forget_function(function(number)));
     }
 
     /// What the named worker was handed last.
@@ -397,16 +461,8 @@ impl Drop for Double {
 }
 
 fn submission(number: u32, path: Path, payload: &'static str, now: Time, wish: Wish) -> Submission<&'static str, u32> {
-    let Wish { timeout, fallback_on } = wish;
-    Submission {
-        id: request_id_of(number),
-        path,
-        payload,
-        deadline: now + timeout,
-        fallback_on,
-        terms: Terms::default(),
-        reply: number,
-    }
+    let Wish { timeout, fallback_on, terms } = wish;
+    Submission { id: request_id_of(number), path, payload, deadline: now + timeout, fallback_on, terms, reply: number }
 }
 
 fn request_id_of(number: u32) -> RequestId {

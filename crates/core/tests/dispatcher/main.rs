@@ -3,13 +3,16 @@
 mod admission;
 mod ahead;
 mod answers;
+mod calls;
 mod cancel;
 mod deadline;
 mod double;
 mod drain;
 mod fence;
 mod path;
+mod priority;
 mod random;
 mod retry;
 mod stop;
+mod withdraw;
 mod workers;

@@ -1,12 +1,12 @@
 //! Random histories of one stage against a plain list of what waits.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use evener_core::{
     Action, Dispatcher, FallbackOn, JobKey, Landed, Loss, Outcome, Path, RequestId, RequestKey, StageId, StageRules,
-    Submission, Terms, Time, Topology, WorkerKey,
+    Submission, Terms, Time, Topology, Withdrawal, WorkerKey,
 };
 use proptest::prelude::*;
 
@@ -15,8 +15,9 @@ const SLOW: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug)]
 enum Input {
-    Submit,
+    Submit(i8),
     Cancel(prop::sample::Index),
+    Withdraw(prop::sample::Index, bool),
     Arrive,
     Finish(prop::sample::Index),
     Lose(prop::sample::Index),
@@ -24,8 +25,9 @@ enum Input {
 
 fn input() -> impl Strategy<Value = Input> {
     prop_oneof![
-        5 => Just(Input::Submit),
+        5 => (-1..=1i8).prop_map(Input::Submit),
         1 => any::<prop::sample::Index>().prop_map(Input::Cancel),
+        1 => any::<(prop::sample::Index, bool)>().prop_map(|(index, kill)| Input::Withdraw(index, kill)),
         1 => Just(Input::Arrive),
         4 => any::<prop::sample::Index>().prop_map(Input::Finish),
         1 => any::<prop::sample::Index>().prop_map(Input::Lose),
@@ -36,6 +38,9 @@ fn input() -> impl Strategy<Value = Input> {
 #[derive(Default)]
 struct Plain {
     waiting: VecDeque<u32>,
+    priorities: BTreeMap<u32, i8>,
+    /// Those that have run at some time.
+    begun: BTreeSet<u32>,
     idle: Vec<WorkerKey>,
     held: BTreeMap<WorkerKey, (u32, JobKey, u32)>,
     told: BTreeMap<WorkerKey, (JobKey, u32)>,
@@ -45,7 +50,21 @@ impl Plain {
     /// Who must be handed what now.
     fn dispatch(&mut self) -> Vec<(WorkerKey, u32)> {
         let pairs = self.waiting.len().min(self.idle.len());
-        self.idle.split_off(self.idle.len() - pairs).into_iter().rev().zip(self.waiting.drain(..pairs)).collect()
+        let mut order: Vec<u32> = self.waiting.iter().copied().collect();
+        order.sort_by_key(|request| -self.priorities[request]);
+        order.truncate(pairs);
+        self.waiting.retain(|waiting| !order.contains(waiting));
+        self.begun.extend(&order);
+        self.idle.split_off(self.idle.len() - pairs).into_iter().rev().zip(order).collect()
+    }
+
+    /// Nobody waits for a request any more.
+    fn drop_request(&mut self, request: u32) {
+        self.waiting.retain(|waiting| *waiting != request);
+        if let Some(worker) = self.held.iter().find(|(_, held)| held.0 == request).map(|(worker, _)| *worker) {
+            let told = self.held.remove(&worker).map(|(_, job, attempt)| (job, attempt));
+            told.map(|told| self.told.insert(worker, told));
+        }
     }
 }
 
@@ -55,7 +74,8 @@ fn pick<T: Copy>(from: impl Iterator<Item = T>, index: prop::sample::Index) -> O
 }
 
 proptest! {
-    /// First come, first served, by whoever got idle last; a job whose worker died goes in front.
+    /// The highest priority first, and then first come, first served, by whoever got idle last; a job whose worker died
+    /// goes in front of its equals.
     #[test]
     fn one_stage_is_two_lists(inputs in proptest::collection::vec(input(), 1..300)) {
         run(inputs)?;
@@ -73,28 +93,37 @@ fn run(inputs: Vec<Input>) -> Result<(), TestCaseError> {
     for (number, input) in (0..).zip(inputs) {
         let mut answered = None;
         match input {
-            Input::Submit => {
+            Input::Submit(priority) => {
                 let submission = Submission {
                     id: RequestId(0),
                     path: Path::Stage(StageId(0)),
                     payload: number,
                     deadline: Time::NEVER,
                     fallback_on: FallbackOn::default(),
-                    terms: Terms::default(),
+                    terms: Terms { priority, ..Terms::default() },
                     reply: number,
                 };
                 keys.insert(number, core.submit(now, submission).expect("there is room"));
                 plain.waiting.push_back(number);
+                plain.priorities.insert(number, priority);
             }
             Input::Cancel(index) => {
                 let Some(request) = pick(keys.keys().copied(), index) else { continue };
                 if let Some(key) = keys.remove(&request) {
                     core.cancel(now, key);
                 }
-                plain.waiting.retain(|waiting| *waiting != request);
-                if let Some(worker) = plain.held.iter().find(|(_, held)| held.0 == request).map(|(worker, _)| *worker) {
-                    let told = plain.held.remove(&worker).map(|(_, job, attempt)| (job, attempt));
-                    told.map(|told| plain.told.insert(worker, told));
+                plain.drop_request(request);
+            }
+            Input::Withdraw(index, kill) => {
+                let Some(request) = pick(keys.keys().copied(), index) else { continue };
+                let came = core.withdraw(now, keys[&request], kill);
+                if plain.begun.contains(&request) && !kill {
+                    prop_assert_eq!(came, Withdrawal::GoesOn);
+                } else {
+                    prop_assert_eq!(came, Withdrawal::Done);
+                    keys.remove(&request);
+                    plain.drop_request(request);
+                    answered = Some(request);
                 }
             }
             Input::Arrive => plain.idle.push(core.worker_ready(now, StageId(0))),

@@ -114,7 +114,7 @@ impl Door for Node {
     fn call(&self, call: CallTicket) -> Result<RequestKey, Problem> {
         let CallTicket { id, pool, function, group, terms, discard_output, input, caller, number } = call;
         let terms = Terms { function: Some(functions::id_of(&function, group)), ..terms };
-        let output = if discard_output { 0 } else { self.output[pool.0 as usize] };
+        let output = (!discard_output).then(|| self.output[pool.0 as usize]);
         let submission = Submission {
             id,
             path: Path::Stage(pool),
@@ -122,7 +122,7 @@ impl Door for Node {
             deadline: Time::NEVER,
             fallback_on: FallbackOn::default(),
             terms,
-            reply: Waiter::Call(Call::new(caller, number, function, group, output, discard_output)),
+            reply: Waiter::Call(Call::new(caller, number, function, group, terms.timeout, output)),
         };
         let mut state = self.state();
         let now = self.clock.now();

@@ -32,6 +32,8 @@ pub(crate) struct Call {
     number: u64,
     pub(super) function: Arc<Function>,
     pub(super) group: bool,
+    /// How long one try may run, in nanoseconds as a worker is told: all ones are without end.
+    pub(super) left_nanos: u64,
     /// How many bytes of output are still passed on.
     output: AtomicU64,
     /// Whether its caller has heard that no more is passed on, or does not want to.
@@ -42,16 +44,19 @@ pub(crate) struct Call {
 }
 
 impl Call {
+    /// `output` is the most bytes of output that are passed on; `None`: its caller wants none.
     pub(super) fn new(
         caller: Arc<dyn Caller>,
         number: u64,
         function: Arc<Function>,
         group: bool,
-        output: u64,
-        discard: bool,
+        timeout: Option<Duration>,
+        output: Option<u64>,
     ) -> Call {
-        let cut = u32::from(discard).into();
-        Call { caller, number, function, group, output: output.into(), cut, worker: 0.into(), tries: 0.into() }
+        let left_nanos = timeout.and_then(|timeout| u64::try_from(timeout.as_nanos()).ok()).unwrap_or(u64::MAX);
+        let cut = u32::from(output.is_none()).into();
+        let (output, worker, tries) = (output.unwrap_or(0).into(), 0.into(), 0.into());
+        Call { caller, number, function, group, left_nanos, output, cut, worker, tries }
     }
 
     /// It is handed to a worker.

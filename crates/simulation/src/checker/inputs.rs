@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 
 use evener_core::{
-    Answer, Code, Failure, JobKey, Landed, Outcome, Refused, RequestKey, StageId, Submission, Time, WorkerKey,
+    Answer, Code, Failure, FunctionId, JobKey, Landed, Outcome, Refused, RequestKey, StageId, Submission, Time,
+    WorkerKey,
 };
 
 use super::{Check, Checker, ensure};
@@ -21,7 +22,7 @@ impl Checker {
     /// A request was let in.
     pub(crate) fn accepted(&mut self, key: RequestKey, brought: Brought, core: &Core) -> Check {
         self.tally.count(Happening::Accepted);
-        let Submission { id, path, deadline, fallback_on, reply: number, .. } = brought;
+        let Submission { id, path, deadline, fallback_on, terms, reply: number, .. } = brought;
         let stages = self.topology.path(path);
         ensure(!self.draining, || format!("request {number} was let in during a drain"))?;
         let broken = stages.iter().any(|stage| self.broken[stage.0 as usize]);
@@ -36,6 +37,7 @@ impl Checker {
             key,
             deadline,
             fallback_on,
+            terms,
             at: Position { path, cursor: 0 },
             hops: 0,
             value: trail::start(number),
@@ -44,13 +46,22 @@ impl Checker {
             attempt: 0,
             runs: 0,
             holder: None,
+            place: None,
             not_before: Time::ZERO,
             due: None,
             to_report: None,
+            asked: false,
+            goes_on: false,
+            killed: false,
+            withdrawn: None,
             state: State::Waiting,
         };
         self.records.insert(number, record);
         self.waiting.insert(number);
+        self.deadlines.insert((deadline, number));
+        if let Some(function) = terms.function {
+            self.pace.called(function);
+        }
         let first = self.topology.path(path)[0];
         self.line_up(number, first);
         Ok(())
@@ -88,7 +99,7 @@ impl Checker {
 
     /// The client of a request goes away; the key to cancel it by.
     pub(crate) fn cancels(&mut self, number: u32) -> Option<RequestKey> {
-        let record = self.records.get(&number)?;
+        let record = self.records.get(number)?;
         let key = record.key;
         self.tally.count(match (record.state, record.holder) {
             (State::Waiting, None) => Happening::CancelledWaiting,
@@ -99,6 +110,19 @@ impl Checker {
             self.end(number, State::Cancelled);
         }
         Some(key)
+    }
+
+    /// A function will not be called any more.
+    pub(crate) fn forgets(&mut self, function: FunctionId) {
+        if self.pace.forget(function) {
+            self.tally.count(Happening::Forgotten);
+        }
+    }
+
+    /// How long the try of a request's job may take.
+    pub(crate) fn timeout_of(&self, number: u32) -> Option<std::time::Duration> {
+        let record = self.records.get(number)?;
+        Some(record.timeout(self.rules(record.at.stage(&self.topology)?)))
     }
 
     /// A worker is up.
@@ -128,18 +152,21 @@ impl Checker {
     fn take_back(&mut self, ahead: VecDeque<Hold>) {
         for hold in ahead.into_iter().rev().filter(|hold| !hold.told) {
             self.tally.count(Happening::TakenBack);
-            self.step_in_front(hold.request);
+            self.come_back(hold.request);
         }
     }
 
     pub(super) fn mishap(&mut self, now: Time, request: u32, stage: StageId, mishap: Mishap) {
         let rules = self.topology.stage(stage);
-        if let Some(record) = self.records.get_mut(&request)
+        self.expected.insert(request);
+        if let Some(record) = self.records.get_mut(request)
             && record.mishap(now, rules, mishap)
         {
             self.tally.count(Happening::Retry);
             if record.not_before == Time::ZERO {
                 self.step_in_front(request);
+            } else {
+                self.delayed.insert(request);
             }
         }
     }
@@ -155,8 +182,11 @@ impl Checker {
     /// A worker prints something.
     pub(crate) fn prints(&mut self, worker: WorkerKey) {
         self.tally.count(Happening::Printed);
-        if let Some(member) = self.crew.get(&worker) {
-            self.pace[member.stage.0 as usize].printed();
+        if let Some(member) = self.crew.get_mut(&worker) {
+            member.printed = true;
+            if let Some(pace) = self.pace.of(member.stage, member.function) {
+                pace.printed();
+            }
         }
     }
 
@@ -166,10 +196,12 @@ impl Checker {
         let (begun, most) = self.begun.entry((request, ordinal)).or_default();
         (*begun, *most) = (*begun + 1, tries.max(*most));
         ensure(*begun <= *most, || format!("request {request} is at execution {begun}, and at try {most}"))?;
+        let withdrawn = self.records.get(request).and_then(|record| record.withdrawn) == Some(ordinal);
+        ensure(!withdrawn, || format!("request {request} was cancelled before it began, and begins"))?;
         let member = self.crew.get(&worker).ok_or("a worker that is gone goes to work")?;
         let hold =
             member.find(job, attempt).map(|at| member.held[at]).ok_or("a worker begins what it does not hold")?;
-        if self.records.get(&request).is_some_and(|record| hold.told && record.state == State::Waiting) {
+        if self.records.get(request).is_some_and(|record| hold.told && record.state == State::Waiting) {
             self.tally.count(Happening::BegunAfterGiven);
         }
         Ok(())
@@ -225,7 +257,7 @@ impl Checker {
             match (hold.told, returned) {
                 (false, _) => {
                     self.tally.count(Happening::Returned);
-                    self.step_in_front(hold.request);
+                    self.come_back(hold.request);
                 }
                 (true, true) => self.tally.count(Happening::ReturnedUnwanted),
                 (true, false) => self.tally.count(Happening::DroppedAhead),
@@ -241,7 +273,7 @@ impl Checker {
             self.begins_next(now, worker);
             self.tally.count(Happening::ReturnedAsOldest);
             if !hold.told {
-                if let Some(record) = self.records.get_mut(&hold.request) {
+                if let Some(record) = self.records.get_mut(hold.request) {
                     record.runs -= 1;
                 }
                 self.step_in_front(hold.request);
@@ -250,7 +282,10 @@ impl Checker {
         }
         member.done += 1;
         if !cancelled {
-            self.pace[stage.0 as usize].ran(landed.ran);
+            let function = member.function;
+            if let Some(pace) = self.pace.of(stage, function) {
+                pace.ran(landed.ran);
+            }
         }
         let share_done = self.topology.stage(stage).max_jobs_per_worker.is_some_and(|most| member.done >= most);
         let out_of_memory = matches!(landed.outcome, Outcome::Fail(Failure::OutOfMemory { .. }));
@@ -265,7 +300,7 @@ impl Checker {
         }
         if hold.told {
             self.tally.count(Happening::LateOutcome);
-            if self.records.get(&hold.request).is_some_and(|record| record.holder.is_some()) {
+            if self.records.get(hold.request).is_some_and(|record| record.holder.is_some()) {
                 self.tally.count(Happening::LateOutcomeWhileRetried);
             }
         } else {
@@ -277,12 +312,12 @@ impl Checker {
     /// The oldest of a worker's jobs counts as begun from now on.
     fn begins_next(&mut self, now: Time, worker: WorkerKey) {
         let Some(member) = self.crew.get_mut(&worker) else { return };
-        let rules = self.topology.stage(member.stage);
-        let Some(next) = member.held.front_mut() else { return };
-        member.since = now;
-        next.begin(now, rules);
-        if let Some(record) = self.records.get_mut(&next.request).filter(|_| !next.told) {
+        member.begin(now, self.topology.stage(member.stage));
+        let Some(next) = member.held.front() else { return };
+        if let Some(record) = self.records.get_mut(next.request).filter(|_| !next.told) {
             record.runs += 1;
+            record.goes_on = std::mem::take(&mut record.asked);
+            self.expected.insert(next.request);
         }
     }
 
@@ -297,10 +332,15 @@ impl Checker {
         };
         let (wanted, request) = (!next.told, next.request);
         next.go_down_with(&before);
+        (member.function, member.printed) = (next.function, false);
         if wanted {
             self.tally.count(Happening::WentDown);
-            if let Some(record) = self.records.get_mut(&request) {
+            if let Some(record) = self.records.get_mut(request) {
                 record.runs += 1;
+                record.goes_on = std::mem::take(&mut record.asked);
+                if record.goes_on {
+                    self.tally.count(Happening::WentDownWhileAsked);
+                }
             }
             self.mishap(now, request, stage, Mishap::Lost);
         }
@@ -309,7 +349,8 @@ impl Checker {
     /// What an outcome that counts makes of its request. The value is worked out here again, from what the job had to have.
     fn decides(&mut self, now: Time, number: u32, stage: StageId, outcome: &Outcome<u64>) {
         let topology = self.topology.clone();
-        let Some(record) = self.records.get_mut(&number) else { return };
+        self.expected.insert(number);
+        let Some(record) = self.records.get_mut(number) else { return };
         record.holder = None;
         let value = record.value;
         let moved = match outcome {

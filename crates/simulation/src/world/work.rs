@@ -27,12 +27,20 @@ impl<M: Machine> World<M> {
     /// Carries out what the dispatcher wants done.
     pub(super) fn react(&mut self, action: Action<u64, u32>) {
         match action {
-            Action::Run { worker, job, attempt, tries, payload, id, .. } => {
+            Action::Run { worker, job, attempt, tries, payload, id, function, .. } => {
                 let JobId(id) = id;
                 let ordinal = (id & ((1 << RequestId::JOB_BITS) - 1)) as u32;
                 let request = (id >> RequestId::JOB_BITS) as u32;
-                let task = Task { request, ordinal, job, attempt, tries, payload, cancelled: false };
+                let timeout = self.checker.timeout_of(request).unwrap_or_default();
+                let task = Task { request, ordinal, job, attempt, tries, payload, function, timeout, cancelled: false };
                 self.tell(worker, Told::Job(task));
+                // Clients that wait until just now: the job may begin at any time.
+                if happens(&mut self.rng, self.plan.doubts) {
+                    let insists = happens(&mut self.rng, self.plan.insists);
+                    let goes_away = self.rng.u8(0..4) == 0;
+                    let event = if goes_away { Event::Leave(request) } else { Event::Withdraw(request, insists) };
+                    self.after(2 * self.plan.quick_work, event);
+                }
             }
             Action::Cancel { worker, job, attempt } => self.tell(worker, Told::Cancel(job, attempt)),
             Action::Recall { worker, job, attempt } => self.tell(worker, Told::Recall(job, attempt)),
@@ -159,7 +167,7 @@ impl<M: Machine> World<M> {
             let (stage, serial) = (actor.stage, actor.serial);
             self.note(|_| format!("  worker {worker:?} begins job {:?} attempt {}", task.job, task.attempt));
             self.checker.begins(worker, &task)?;
-            match habits::intent(&mut self.rng, &self.plan, &self.topology, stage, task.payload) {
+            match habits::intent(&mut self.rng, &self.plan, &self.topology, stage, &task) {
                 Intent::Bring(outcome, wait) => self.exactly_after(wait, Event::Finish(worker, serial, outcome)),
                 Intent::Die(wait) => self.exactly_after(wait, Event::Die(worker)),
                 Intent::Hang => {}

@@ -175,6 +175,78 @@ fn no_try_for_a_job_that_may_begin_on_a_stuck_worker() {
 }
 
 #[test]
+fn a_client_that_is_not_told_that_its_request_goes_on() {
+    is_noticed(Way::LoseGoingOn, &["was not told that it goes on"]);
+}
+
+#[test]
+fn a_client_that_is_told_twice_that_its_request_goes_on() {
+    is_noticed(Way::GoOnTwice, &["is told that it goes on for no reason"]);
+}
+
+#[test]
+fn a_request_that_is_cancelled_though_its_job_began() {
+    is_noticed(Way::CancelBegun, &["ended with Cancelled for no reason"]);
+}
+
+#[test]
+fn a_request_that_cannot_be_taken_back() {
+    is_noticed(Way::IgnoreWithdrawal, &["was taken back, and it is GoesOn, not Done"]);
+}
+
+#[test]
+fn a_worker_that_is_not_asked_whether_a_job_has_begun() {
+    is_noticed(Way::LoseQuestion, &["which was taken back"]);
+}
+
+#[test]
+fn a_worker_that_is_not_killed_though_a_client_insists() {
+    is_noticed(Way::NeverKill, &["should have got SIGTERM"]);
+}
+
+#[test]
+fn a_request_that_is_taken_back_and_counts_as_left() {
+    is_noticed(Way::CountAsLeft, &["miscounted"]);
+}
+
+#[test]
+fn the_least_urgent_first() {
+    is_noticed(Way::InvertUrgency, &["is more urgent"]);
+}
+
+#[test]
+fn nobody_more_urgent_than_another() {
+    is_noticed(Way::ForgetUrgency, &["is more urgent"]);
+}
+
+#[test]
+fn a_call_ahead_of_which_another_function_is_quick() {
+    is_noticed(Way::MixUpFunctions, &["not known as quick"]);
+}
+
+#[test]
+fn a_function_that_is_not_forgotten() {
+    is_noticed(Way::RememberFunctions, &["not known as quick", "for no reason"]);
+}
+
+#[test]
+fn a_call_that_is_tried_as_often_as_its_stage_says() {
+    is_noticed(Way::ForgetOwnRetries, &["is tried again after WorkerDied, not None"]);
+    is_noticed(Way::ForgetOwnRetries, &["ended with WorkerDied for no reason"]);
+}
+
+#[test]
+fn a_call_that_takes_as_long_as_its_stage_says() {
+    is_noticed(Way::ForgetOwnTimeouts, &["before its time was over"]);
+    is_noticed(Way::ForgetOwnTimeouts, &["past its timeout"]);
+}
+
+#[test]
+fn an_exception_that_does_not_come_to_its_client() {
+    is_noticed(Way::SwallowException, &["should get Raised", "is tried again after FunctionFailed"]);
+}
+
+#[test]
 fn a_failure_names_its_seed_and_shows_its_steps_and_comes_again() {
     let failure = failure(|core| Spoiled::new(core, Way::LoseAnswer), &["should have been answered", "counts other"]);
     let text = failure.to_string();

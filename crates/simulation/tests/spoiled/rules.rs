@@ -97,6 +97,11 @@ fn workers_that_never_leave() {
 }
 
 #[test]
+fn a_goto_to_a_pool_of_functions() {
+    is_noticed(&["answered with Some(Problem(UnknownTarget))", "an answer is due"], |rules| rules.functions = false);
+}
+
+#[test]
 fn a_goto_too_many() {
     failure(
         |core| changed(&core, core.topology().max_hops() + 1, |_| ()),

@@ -1,9 +1,13 @@
 //! Stands before the real dispatcher and spoils its work in one way, every now and then.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZero;
 use std::time::Duration;
 
-use evener_core::{Action, JobKey, Landed, Loss, Outcome, Refused, RequestKey, StageId, Submission, Time, WorkerKey};
+use evener_core::{
+    Action, Answer, Code, Failure, FunctionId, JobKey, Landed, Loss, Outcome, Problem, Refused, RequestId, RequestKey,
+    StageId, Submission, Time, Withdrawal, WorkerKey,
+};
 use evener_simulation::{Core, Machine};
 
 /// How the work is spoiled.
@@ -43,6 +47,25 @@ pub(crate) enum Way {
     ChargeAhead,
     /// What may begin on a stuck worker after all does not count as a try.
     SpareStuck,
+    LoseGoingOn,
+    GoOnTwice,
+    /// What has begun, or may have, is cancelled all the same.
+    CancelBegun,
+    IgnoreWithdrawal,
+    /// A worker is not asked whether the job has begun that is to be withdrawn.
+    LoseQuestion,
+    /// Whoever insists is answered, and the worker is left in peace.
+    NeverKill,
+    /// Whoever insists is answered, and counted as one that went away.
+    CountAsLeft,
+    InvertUrgency,
+    ForgetUrgency,
+    /// All functions are taken for one.
+    MixUpFunctions,
+    RememberFunctions,
+    ForgetOwnRetries,
+    ForgetOwnTimeouts,
+    SwallowException,
 }
 
 pub(crate) struct Spoiled {
@@ -58,6 +81,14 @@ pub(crate) struct Spoiled {
     recalled: BTreeSet<JobKey>,
     /// Jobs whose tries are told wrong from now on, and by how much.
     wrong_by: BTreeMap<JobKey, i32>,
+    /// Which function each request calls.
+    functions: BTreeMap<RequestId, FunctionId>,
+    /// Whether the last input was a client that took its request back.
+    withdrawn: bool,
+    /// Workers that were told so by a client that insisted.
+    spared: BTreeSet<WorkerKey>,
+    /// What goes out beside what the dispatcher says.
+    own: Vec<Action<u64, u32>>,
     last_payload: u64,
     last_reply: u32,
 }
@@ -72,6 +103,10 @@ impl Spoiled {
             hands: BTreeMap::new(),
             recalled: BTreeSet::new(),
             wrong_by: BTreeMap::new(),
+            functions: BTreeMap::new(),
+            withdrawn: false,
+            spared: BTreeSet::new(),
+            own: Vec::new(),
             last_payload: 0,
             last_reply: u32::MAX,
         }
@@ -87,7 +122,8 @@ impl Spoiled {
 
     fn spoil(&mut self, mut action: Action<u64, u32>, into: &mut Vec<Action<u64, u32>>) {
         let lost = match &mut action {
-            Action::Run { worker, job, attempt, tries, payload, .. } => {
+            Action::Run { worker, job, attempt, tries, payload, request_id, from_client, function, .. } => {
+                *function = self.functions.get(request_id).copied().filter(|_| *from_client);
                 let wrong_by = self.wrong_by.get(job).copied().unwrap_or_default();
                 *tries = tries.saturating_add_signed(wrong_by);
                 self.hands.entry(*worker).or_default().push(*job);
@@ -117,7 +153,7 @@ impl Spoiled {
             }
             Action::Recall { job, .. } => {
                 self.recalled.insert(*job);
-                self.strikes(Way::LoseRecall)
+                (self.withdrawn && self.strikes(Way::LoseQuestion)) || self.strikes(Way::LoseRecall)
             }
             Action::Retried { .. } => self.strikes(Way::LoseRetried),
             Action::Cancel { worker, job, .. } => {
@@ -125,10 +161,18 @@ impl Spoiled {
                 if self.way == Way::SpareStuck && self.recalled.contains(job) && at.is_some_and(|at| at > 0) {
                     self.wrong_by.insert(*job, -1);
                 }
+                if self.withdrawn && self.way == Way::NeverKill {
+                    self.spared.insert(*worker);
+                }
                 self.strikes(Way::LoseCancel)
             }
-            Action::GoingOn { .. } => false,
-            Action::Stop { .. } => self.strikes(Way::LoseStop),
+            Action::GoingOn { request } => {
+                if self.strikes(Way::GoOnTwice) {
+                    into.push(Action::GoingOn { request: *request });
+                }
+                self.strikes(Way::LoseGoingOn)
+            }
+            Action::Stop { worker, .. } => self.spared.contains(worker) || self.strikes(Way::LoseStop),
             Action::Retire { .. } => self.strikes(Way::LoseRetire),
             Action::Answer { reply, request_id, answer } => {
                 if self.strikes(Way::DoubleAnswer) {
@@ -150,7 +194,21 @@ impl Spoiled {
 }
 
 impl Machine for Spoiled {
-    fn submit(&mut self, now: Time, submission: Submission<u64, u32>) -> Result<RequestKey, Box<Refused<u64, u32>>> {
+    fn submit(
+        &mut self,
+        now: Time,
+        mut submission: Submission<u64, u32>,
+    ) -> Result<RequestKey, Box<Refused<u64, u32>>> {
+        let terms = &mut submission.terms;
+        terms.function.map(|function| self.functions.insert(submission.id, function));
+        match self.way {
+            Way::InvertUrgency => terms.priority = terms.priority.saturating_neg(),
+            Way::ForgetUrgency => terms.priority = 0,
+            Way::MixUpFunctions => terms.function = terms.function.map(|_| FunctionId(NonZero::<u32>::MIN)),
+            Way::ForgetOwnRetries => terms.retries = None,
+            Way::ForgetOwnTimeouts => terms.timeout = None,
+            _ => {}
+        }
         Machine::submit(&mut self.core, now, submission)
     }
 
@@ -158,6 +216,26 @@ impl Machine for Spoiled {
         if !self.strikes(Way::IgnoreLeaving) {
             self.core.cancel(now, request);
         }
+    }
+
+    fn withdraw(&mut self, now: Time, request: RequestKey, kill: bool) -> Withdrawal {
+        self.withdrawn = true;
+        if self.strikes(Way::IgnoreWithdrawal) {
+            return Withdrawal::GoesOn;
+        }
+        if let Some(reply) = self.core.reply(request).copied().filter(|_| kill && self.way == Way::CountAsLeft) {
+            self.core.cancel(now, request);
+            let request_id = RequestId(u128::from(reply) << RequestId::JOB_BITS);
+            let answer = Answer::Problem(Problem::new(Code::Cancelled, ""));
+            self.own.push(Action::Answer { reply, request_id, answer });
+            return Withdrawal::Done;
+        }
+        let came = self.core.withdraw(now, request, kill);
+        let may_have_begun = matches!(came, Withdrawal::GoesOn | Withdrawal::Asked);
+        if may_have_begun && self.strikes(Way::CancelBegun) {
+            self.core.withdraw(now, request, true);
+        }
+        came
     }
 
     fn worker_ready(&mut self, now: Time, stage: StageId) -> WorkerKey {
@@ -190,6 +268,11 @@ impl Machine for Spoiled {
         if let Some(hands) = self.hands.get_mut(&worker) {
             hands.retain(|job| *job != landed.job);
         }
+        if self.way == Way::SwallowException
+            && let Outcome::Raised { name, message, traceback, .. } = landed.outcome
+        {
+            landed.outcome = Outcome::Fail(Failure::Error { name, message, traceback });
+        }
         if matches!(landed.outcome, Outcome::Returned) && self.strikes(Way::LoseReturned) {
             return true;
         }
@@ -203,6 +286,12 @@ impl Machine for Spoiled {
     fn printed(&mut self, worker: WorkerKey) {
         if self.way != Way::OverlookPrint {
             self.core.printed(worker);
+        }
+    }
+
+    fn forget_function(&mut self, function: FunctionId) {
+        if self.way != Way::RememberFunctions {
+            self.core.forget_function(function);
         }
     }
 
@@ -229,7 +318,7 @@ impl Machine for Spoiled {
     }
 
     fn take_actions(&mut self, into: &mut Vec<Action<u64, u32>>) {
-        let mut actions = Vec::new();
+        let mut actions = std::mem::take(&mut self.own);
         self.core.take_actions(&mut actions);
         let is_run = |action: &Action<u64, u32>| matches!(action, Action::Run { .. });
         if let Some(at) = actions.windows(2).position(|two| two.iter().all(is_run))
@@ -240,6 +329,7 @@ impl Machine for Spoiled {
         for action in actions {
             self.spoil(action, into);
         }
+        self.withdrawn = false;
     }
 
     fn core(&self) -> &Core {
