@@ -179,7 +179,10 @@ impl<E: Events> Life<E> {
                 break trouble;
             }
         };
-        let (was_ready, worked) = (self.worker.is_some(), self.worked);
+        // A function that ends its worker is its caller's affair, and how often it is tried is bounded: no sign that workers do not
+        // start.
+        let worked = self.worked || (self.plan.calls && self.line.holds_any());
+        let was_ready = self.worker.is_some();
         let why = self.end(trouble).await;
         if was_ready { Ok(End::Lost { worked }) } else { Err(why) }
     }

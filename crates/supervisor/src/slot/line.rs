@@ -106,6 +106,11 @@ impl Line {
         self.held.load(Ordering::Relaxed) > 1
     }
 
+    /// Whether it was sent a job that has no outcome.
+    pub(super) fn holds_any(&self) -> bool {
+        self.held.load(Ordering::Relaxed) > 0
+    }
+
     /// Whether it was asked to give some of them back.
     pub(super) fn was_recalled(&self) -> bool {
         self.recalled.load(Ordering::Relaxed)
