@@ -7,8 +7,10 @@ VENV := .venv
 # All that tests and lints need from PyPI, installed once for each change of the list.
 VENV_READY := $(VENV)/ready
 BIN := target/debug/evener
+# What the wheel brings along beside the package: the program, put there by the two rules that make a wheel.
+PROGRAM := python/evener.data/scripts/evener
 
-.PHONY: help demo test test-rust test-python test-e2e test-long lint format build release bench clean
+.PHONY: help demo test test-rust test-python test-e2e test-long lint format build install release wheel bench clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -17,16 +19,31 @@ help:
 	@echo 'make test-long  the long suites: many seeds of the simulation, long properties'
 	@echo 'make bench      measure against Mosec and write docs/performance.md (installs wrk and Mosec)'
 	@echo 'make release    the binary that is fast: target/release/evener'
+	@echo 'make wheel      the Python package with its extension and the evener program: dist/evener-*.whl'
 	@echo 'make clean      remove everything that was built'
 
-demo: build
+demo: install
 	$(PYTHON) examples/primes/demo.py --evener $(BIN)
 
 build:
 	cargo build --locked --package evener
 
+# The package in the virtual environment of the tests, as a wheel like that of `make wheel`, but quick to build.
+install: $(VENV_READY) build
+	@mkdir -p $(dir $(PROGRAM)) target/wheels && cp -f $(BIN) $(PROGRAM)
+	@rm -f target/wheels/evener-*.whl
+	cd python && ../$(VENV)/bin/maturin build --quiet --profile dev --compression-method stored --out ../target/wheels
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps --force-reinstall \
+		target/wheels/evener-*.whl
+
 release:
 	cargo build --locked --release --package evener
+
+wheel: $(VENV_READY) release
+	@mkdir -p $(dir $(PROGRAM)) && rm -f dist/evener-*.whl
+	strip -o $(PROGRAM) target/release/evener
+	cd python && ../$(VENV)/bin/maturin build --quiet --release --strip --out ../dist
+	@ls -sh dist/evener-*.whl
 
 test: lint test-rust test-python test-e2e
 
@@ -35,10 +52,10 @@ test-rust:
 	else cargo test --locked --workspace --no-fail-fast; fi
 	cargo test --locked --workspace --doc --quiet
 
-test-python: $(VENV_READY)
+test-python: install
 	cd python && ../$(VENV)/bin/python -m pytest --quiet tests
 
-test-e2e: $(VENV_READY) build
+test-e2e: install
 	EVENER_BIN=$(CURDIR)/$(BIN) $(VENV)/bin/python -m pytest --quiet tests
 
 test-long: $(VENV_READY) build
@@ -62,7 +79,7 @@ bench: release
 
 clean:
 	cargo clean
-	rm -rf $(VENV) benches/.venv
+	rm -rf $(VENV) benches/.venv dist python/evener.data
 
 $(VENV_READY): tests/requirements.txt
 	$(PYTHON) -m venv $(VENV)
