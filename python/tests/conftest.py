@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import pickle
 import socket
 import struct
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import NamedTuple
 
+import cloudpickle
 import pytest
 
 SOURCES = Path(__file__).resolve().parent.parent / "src"
@@ -20,12 +24,16 @@ RUNTIME = SOURCES / "evener" / "_worker.py"
 PYTHON = os.environ.get("EVENER_TEST_PYTHON", sys.executable)
 
 HEADER = struct.Struct("<IBBBBQIIIIQ")
-READY, JOB, PART, CREDIT, OUTCOME, CANCEL, BYE, RECALL = 1, 2, 4, 6, 7, 8, 9, 10
+READY, JOB, PART, CREDIT, OUTCOME, CANCEL, BYE, RECALL, FUNCTION = 1, 2, 4, 6, 7, 8, 9, 10, 11
 NOTHING, JSON, TEXT, BYTES, TYPED = 0, 1, 2, 3, 4
-NEXT, RESPOND, GOTO, FAIL, RETURNED = 1, 2, 3, 4, 5
+CALL, CALLS = 2, 3
+DEFINE, FORGET = 0, 1
+NEXT, RESPOND, GOTO, FAIL, RETURNED, RAISED = 1, 2, 3, 4, 5, 6
 ERROR, ABORT, DECODE, ENCODE, CANCELLED, MEMORY = 1, 2, 3, 4, 5, 6
 LIMIT = 262_144
 NO_DEADLINE = 2**64 - 1
+# What stands for the job in a FUNCTION.
+NO_JOB = 2**64 - 1
 PATIENCE = 15.0
 # How many jobs the runtime takes beyond the one at hand.
 AHEAD = 16
@@ -44,7 +52,7 @@ def frame(
     nanoseconds=0,
     length=None,
     extension_length=None,
-    reserved=0,
+    function=0,
 ):
     if isinstance(extension, dict):
         extension = json.dumps(extension).encode()
@@ -58,19 +66,77 @@ def frame(
         attempt,
         len(extension) if extension_length is None else extension_length,
         number,
-        reserved,
+        function,
         nanoseconds,
     )
     return header + extension + payload
 
 
-def job(payload=b"", content=JSON, extension=b"", verb=0, number=1, nanoseconds=NO_DEADLINE, job=7, attempt=1):
-    """A JOB and the parts that it needs."""
+def in_parts(kind, payload, extension=b"", job=7, attempt=1, function=0, **fields):
+    """A frame and the parts that its payload needs."""
     cut = [payload[start : start + LIMIT] for start in range(0, len(payload), LIMIT)] or [b""]
     flags = [1] * (len(cut) - 1) + [0]
-    first = frame(JOB, cut[0], extension, flags[0], content, verb, job, attempt, number, nanoseconds)
-    rest = [frame(PART, part, flags=more, job=job, attempt=attempt) for part, more in zip(cut[1:], flags[1:])]
+    first = frame(kind, cut[0], extension, flags[0], job=job, attempt=attempt, function=function, **fields)
+    of = function if kind == FUNCTION else 0
+    rest = [
+        frame(PART, part, flags=more, job=job, attempt=attempt, function=of) for part, more in zip(cut[1:], flags[1:])
+    ]
     return b"".join([first, *rest])
+
+
+def job(payload=b"", content=JSON, extension=b"", number=1, nanoseconds=NO_DEADLINE, **fields):
+    """A JOB and the parts that it needs."""
+    return in_parts(JOB, payload, extension, content=content, number=number, nanoseconds=nanoseconds, **fields)
+
+
+def blob(function, name="f", modules=(), initializer=None, key=None, **fields):
+    """What a function travels as; `initializer` is a callable and its arguments."""
+    return pickle.dumps(
+        {
+            "format": 1,
+            "name": name,
+            "modules": [list(pair) for pair in modules],
+            "initializer": None if initializer is None else cloudpickle.dumps(initializer),
+            "key": key,
+            "function": function if isinstance(function, bytes) else cloudpickle.dumps(function),
+            **fields,
+        },
+        5,
+    )
+
+
+def define(function, body):
+    """A FUNCTION that gives a body this number."""
+    return in_parts(FUNCTION, body, job=NO_JOB, attempt=0, function=function, content=BYTES)
+
+
+def forget(function):
+    """A FUNCTION that says that this number is not called any more."""
+    return frame(FUNCTION, verb=FORGET, job=NO_JOB, attempt=0, function=function)
+
+
+def call(function, *arguments, keywords=None, **fields):
+    """A JOB that calls a function."""
+    return job(pickle.dumps((arguments, keywords), 5), BYTES, verb=CALL, function=function, **fields)
+
+
+def calls(function, items, spread=False, **fields):
+    """A JOB that calls a function for each item."""
+    return job(pickle.dumps((spread, items), 5), BYTES, verb=CALLS, function=function, **fields)
+
+
+def script(text):
+    """Run the text as a caller's script, and return its global variables."""
+    space = {"__name__": "__main__"}
+    exec(compile(textwrap.dedent(text), "/home/caller/script.py", "exec"), space)
+    return space
+
+
+class Plain(pickle.Unpickler):
+    """Takes builtin types only, so that what it takes unpickles anywhere."""
+
+    def find_class(self, module, name):
+        raise AssertionError(f"{module}.{name}")
 
 
 class Frame(NamedTuple):
@@ -97,11 +163,34 @@ class Frame(NamedTuple):
             return json.loads(self.payload)
         return self.payload.decode() if self.content == TEXT else self.payload
 
+    @property
+    def result(self):
+        """What a function returned."""
+        assert (self.kind, self.verb, self.content, self.number) == (OUTCOME, NEXT, BYTES, 0), self
+        return pickle.loads(self.payload)
+
+    @property
+    def raised(self):
+        """The blob of what a function raised."""
+        assert (self.kind, self.verb, self.content, self.number) == (OUTCOME, RAISED, BYTES, 0), self
+        found = Plain(io.BytesIO(self.payload)).load()
+        assert set(found) == {"format", "type", "message", "traceback", "chain"}
+        assert found["format"] == 1
+        return found
+
 
 class Worker:
     """A worker process, and the node's end of its socket."""
 
-    def __init__(self, folder: Path, target: str, *arguments: str, site: bool = False, env: dict | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        target: str,
+        *arguments: str,
+        site: bool = False,
+        env: dict | None = None,
+        stdout=subprocess.PIPE,
+    ):
         self.socket, theirs = socket.socketpair()
         self.socket.settimeout(PATIENCE)
         # Without -S the packages of this test's own environment would be there, evener among them.
@@ -110,7 +199,7 @@ class Worker:
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=subprocess.PIPE,
             # One of the two sockets would have got descriptor 3 if it were not in use here, so it can be passed.
             pass_fds=(3,),
@@ -121,6 +210,8 @@ class Worker:
         theirs.close()
         self.received = bytearray()
         self.largest_part = 0
+        # Numbers that a test chooses are lower.
+        self.functions = 100
 
     def send(self, *frames: bytes) -> None:
         self.socket.sendall(b"".join(frames))
@@ -181,11 +272,22 @@ class Worker:
         """Wait for a line of its standard output."""
         return self.process.stdout.readline().decode()
 
+    def learn(self, text: str, name: str = "f", **fields) -> int:
+        """Send it a function of a script, and return the number that stands for it."""
+        self.functions += 1
+        self.send(define(self.functions, blob(script(text)[name], name, **fields)))
+        return self.functions
+
+    def ask(self, function: int, *arguments, **fields) -> Frame:
+        """Send one call and wait for its outcome."""
+        self.send(call(function, *arguments, **fields))
+        return self.outcome()
+
     def leave(self) -> tuple[int, str, str]:
         """Close the socket and wait for its end: exit code, standard output, standard error."""
         self.socket.close()
         output, errors = self.process.communicate(timeout=PATIENCE)
-        return self.process.returncode, output.decode(), errors.decode()
+        return self.process.returncode, (output or b"").decode(), errors.decode()
 
     def gone(self) -> tuple[int, str, str]:
         """Wait for it to end by itself, and see the stream's end."""
@@ -216,5 +318,19 @@ def start(tmp_path):
         if worker.process.poll() is None:
             worker.process.kill()
         worker.process.wait(PATIENCE)
-        worker.process.stdout.close()
-        worker.process.stderr.close()
+        for pipe in (worker.process.stdout, worker.process.stderr):
+            if pipe is not None:
+                pipe.close()
+
+
+@pytest.fixture
+def caller(start):
+    """Start workers that do calls; `source` is a module `m` that they can import."""
+
+    def caller(*arguments: str, source: str = "", granted: bool = False, site: bool = True, **options) -> Worker:
+        worker = start(source, "--functions", *arguments, site=site, **options)
+        if granted:
+            worker.grant()
+        return worker
+
+    return caller

@@ -532,7 +532,7 @@ def test_large_results_stay_in_one_piece(granted):
 
 
 def test_large_jobs_wait_as_well(granted):
-    worker = granted("import time\ndef f(value):\n  time.sleep(0.05)\n  return len(value)\n")
+    worker = granted("import time\ndef f(value):\n  time.sleep(0.15)\n  return len(value)\n")
     payloads = [os.urandom(size) for size in (2_000_000, 3, 700_000, LIMIT + 1, 65_496)]
     for name, payload in enumerate(payloads):
         worker.send(job(payload, BYTES, job=name))

@@ -24,12 +24,14 @@ from conftest import (
     ENCODE,
     ERROR,
     FAIL,
+    FUNCTION,
     GOTO,
     JOB,
     JSON,
     LIMIT,
     MEMORY,
     NEXT,
+    NO_JOB,
     NOTHING,
     OUTCOME,
     PART,
@@ -41,6 +43,7 @@ from conftest import (
     TEXT,
     TYPED,
     Worker,
+    define,
     frame,
     job,
 )
@@ -803,7 +806,10 @@ def test_what_a_job_prints_is_in_the_pipe_before_its_outcome(start):
     assert os.read(worker.process.stderr.fileno(), 1000) == b"half error"
 
 
-@pytest.mark.parametrize("spoil", ["sys.stdout.close()", "sys.stdout = None; sys.stderr = None", "sys.stdout = 17"])
+@pytest.mark.parametrize(
+    "spoil",
+    ["sys.stdout.close()", "sys.stdout = None; sys.stderr = None", "sys.stdout = 17", "vars(sys).pop('stdout', 0)"],
+)
 def test_spoiled_streams_do_no_harm(start, spoil):
     worker = start(f"import sys\ndef f(value):\n  {spoil}\n  return value\n")
     assert [worker.do(b"1").value, worker.do(b"2").value] == [1, 2]
@@ -872,7 +878,7 @@ GARBAGE = {
     "OUTCOME": frame(OUTCOME, verb=NEXT),
     "a PART of nothing": frame(PART, b"x"),
     "an unknown flag": frame(JOB, b"1", content=JSON, flags=2),
-    "a reserved field": frame(JOB, b"1", content=JSON, reserved=1),
+    "a reserved field": frame(JOB, b"1", content=JSON, function=1),
     "an unknown content": frame(JOB, b"1", content=5),
     "an unknown verb": frame(JOB, b"1", content=JSON, verb=2),
     "a payload without content": frame(JOB, b"1"),
@@ -887,10 +893,12 @@ GARBAGE = {
     "a PART of another attempt": job(b"x" * LIMIT + b"y", BYTES)[: 40 + LIMIT] + frame(PART, b"x", attempt=8),
     "a PART with a content": job(b"x" * LIMIT + b"y", BYTES)[: 40 + LIMIT] + frame(PART, b"y", content=BYTES),
     "a PART with a verb": job(b"x" * LIMIT + b"y", BYTES)[: 40 + LIMIT] + frame(PART, b"y", verb=1),
-    "a reserved field of a PART": job(b"x" * LIMIT + b"y", BYTES)[: 40 + LIMIT] + frame(PART, b"y", reserved=1),
+    "a reserved field of a PART": job(b"x" * LIMIT + b"y", BYTES)[: 40 + LIMIT] + frame(PART, b"y", function=1),
     "a JOB after BYE": frame(BYE) + job(b"1"),
     "a PART of an unknown flag": job(b"x" * LIMIT + b"y", BYTES)[: 40 + LIMIT] + frame(PART, b"x", flags=4),
     "parts without content": frame(JOB, b"1", flags=1) + frame(PART, b"1"),
+    "a function for a stage": define(1, b"x"),
+    "a function without a number for a stage": frame(FUNCTION, b"x", content=BYTES, job=NO_JOB, attempt=0),
 }
 
 
@@ -1044,7 +1052,7 @@ def test_the_names_without_the_package(start):
         """)
     )
     names, message = worker.do().value
-    assert names == ["Abort", "Cancelled", "Context", "Goto", "Headers", "MultiDict", "Request", "Response"]
+    assert names == ["Abort", "Cancelled", "Context", "Goto", "Headers", "MultiDict", "Request", "Response", "context"]
     assert "'function'" in message
     assert "pip install evener" in message
 

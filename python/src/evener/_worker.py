@@ -1,13 +1,18 @@
-"""The worker runtime: does the jobs of one stage for an Evener node.
+"""The worker runtime: does the jobs of one stage, or of one pool of functions, for an Evener node.
 
 Run it as ``python _worker.py MODULE:ATTRIBUTE [--path DIR]`` with a Unix stream socket open as file descriptor 3. It
 speaks version 1 of the worker protocol (``docs/protocol.md``) on that socket: it loads the target, says READY, and then
 turns every JOB into one OUTCOME, in the order in which they come, until the node says BYE or goes away. A node that
 asks may send jobs ahead; from then on a thread watches the socket while a function runs.
 
+Run it as ``python _worker.py --functions [--path DIR]... [--sys-path DIR]...`` and it is a function worker: its jobs
+are calls of Python functions that the node sends by value. ``--path`` folders come first in `sys.path`, in order; if
+there are ``--sys-path`` folders, they are the rest of it.
+
 The file stands alone: it imports the standard library only, runs on Python 3.9 and later, and works under any
-file name. It never opens a connection, never starts a process, and never reads on after a message that it does not
-understand: a malformed frame ends the worker with exit code 2.
+file name. Only functions by value, and results that pickle does not know, need cloudpickle in the worker's Python. It
+never opens a connection, never starts a process, and never reads on after a message that it does not understand: a
+malformed frame ends the worker with exit code 2.
 
 It also defines the names that stage code sees (`Request`, `Response`, `Goto`, `Abort`, `Context` and others). The
 package ``evener`` re-exports them. In a worker whose Python has no such package, the runtime puts a module of that name
@@ -23,6 +28,7 @@ from __future__ import annotations
 import importlib.machinery
 import importlib.util
 import inspect
+import io
 import json
 import json.encoder
 import math
@@ -37,27 +43,31 @@ import threading
 import time
 from _thread import start_new_thread
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from itertools import islice
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Callable, NoReturn, Optional, Union
 
 if TYPE_CHECKING:
     import logging
+    from concurrent.futures import Future
 
 __version__ = "0.1.0"
 
-# The names that `import evener` gives to stage code.
-_PUBLIC = ("Abort", "Cancelled", "Context", "Goto", "Headers", "MultiDict", "Request", "Response")
+# The names that `import evener` gives to stage code and to functions.
+_PUBLIC = ("Abort", "Cancelled", "Context", "Goto", "Headers", "MultiDict", "Request", "Response", "context")
 
 # The numbers of docs/protocol.md.
 _PROTOCOL = 1
 _PART_LIMIT = 262_144
 _EXTENSION_LIMIT = 262_144
 _NO_DEADLINE = 2**64 - 1
-_READY, _JOB, _PART, _CREDIT, _OUTCOME, _CANCEL, _BYE, _RECALL = 1, 2, 4, 6, 7, 8, 9, 10
+_READY, _JOB, _PART, _CREDIT, _OUTCOME, _CANCEL, _BYE, _RECALL, _FUNCTION = 1, 2, 4, 6, 7, 8, 9, 10, 11
+_DEFINE, _FORGET = 0, 1
+_CALL, _CALLS = 2, 3
 _NOTHING, _JSON, _TEXT, _BYTES, _TYPED = 0, 1, 2, 3, 4
 _MORE = 1
-_NEXT, _RESPOND, _GOTO, _FAIL, _RETURNED = 1, 2, 3, 4, 5
+_NEXT, _RESPOND, _GOTO, _FAIL, _RETURNED, _RAISED = 1, 2, 3, 4, 5, 6
 _ERROR, _ABORT, _DECODE, _ENCODE, _CANCELLED, _MEMORY = 1, 2, 3, 4, 5, 6
 
 # A header is read as few objects as will do: kind, flags, content and verb as one number (the "word"), and job and
@@ -71,8 +81,10 @@ def _word(kind: int, content: int = 0, verb: int = 0, flags: int = 0) -> int:
     return kind | flags << 8 | content << 16 | verb << 24
 
 
-# The longest message, traceback or detail that travels, in bytes of UTF-8.
+# The longest message, traceback or detail that travels, in bytes of UTF-8, and what is left of an extension for the
+# counts of a function worker.
 _DETAIL_LIMIT = 32_768
+_PRINTED_LIMIT = 64
 
 # How many jobs a node may send beyond the one at hand, once it has asked.
 _AHEAD = 16
@@ -81,6 +93,10 @@ _AHEAD = 16
 _READ_SIZE = 65_536
 _READS = 16
 
+# Up to which size the memory of large payloads is kept for the next ones, and of how many pieces one may be made.
+_LARGE_BLOCK = 8_388_608
+_MANY_PIECES = 64
+
 # A job that waited is not begun before the socket was looked at, unless that was this many nanoseconds ago at most.
 _LOOK_AFTER = 1_000_000
 
@@ -88,6 +104,30 @@ _LOOK_AFTER = 1_000_000
 # no job at hand before it rests.
 _TICK = 0.02
 _TICKS = 50
+
+# The key of a FUNCTION and its parts, which belong to no job.
+_FUNCTION_KEY = b"\xff" * 8 + bytes(4)
+
+# What a chain of exceptions is cut to, how many frames of a traceback travel from either end, and how many bytes of a
+# text in an exception blob.
+_CHAIN_LIMIT = 100
+_FRAMES_LIMIT = 50
+_TEXT_LIMIT = 262_144
+
+# How many items of a group are done at most before the clock is looked at, and after how many nanoseconds the group
+# looks whether it was cancelled.
+_RUN = 64
+_LOOK_IN_GROUP = 10_000_000
+
+# After a call that took longer, in nanoseconds, the worker looks whether standard output is still what it was.
+_MEND_AFTER = 50_000
+
+# The name in `sys.modules` under which a function worker's runtime is found by other copies of this file.
+_RUNTIME = "_evener_runtime"
+
+# How long a call waits at first for the reader of what the one before it wrote, and how often it looks, in seconds.
+_READER_PATIENCE = 0.5
+_READER_PAUSE = 0.00005
 
 # How long handlers registered with atexit may take when the worker leaves, in seconds.
 _LEAVE_TIMEOUT = 2.0
@@ -346,7 +386,9 @@ class Goto:
 
 
 class Context:
-    """What is known about the job at hand; the second argument of a function that takes two.
+    """What is known about the job at hand: the second argument of a stage's function that takes two.
+
+    A function that is called remotely asks `evener.context()` for it.
 
     Attributes: `tries` (executions that started, this one included), `deadline` (a point on the clock of
     `time.monotonic`, in seconds, or None), and the properties below.
@@ -452,11 +494,102 @@ class Context:
 
     @property
     def log(self) -> logging.Logger:
-        """A logger named after the stage's target. It writes lines to standard error, from INFO up.
+        """A logger named after the stage's target, or the function. It writes lines to standard error, from INFO up.
 
-        Where the stage's own code configures the root logger, that configuration decides instead.
+        Where user code configures the root logger, that configuration decides instead.
         """
         return _logger(self._name)
+
+
+def context() -> Optional[Context]:
+    """Return the `Context` of the call at hand in a worker that does remote calls; None everywhere else.
+
+    All threads of the worker get that of the one call which it is doing.
+    """
+    # The runtime is another copy of this module where the package is installed.
+    calls = getattr(sys.modules.get(_RUNTIME), "_calls", None)
+    return None if calls is None else calls.context()
+
+
+context.__module__ = "evener"
+
+
+class _Local:
+    """A function that was decorated with ``evener.function``, as it arrives in a worker.
+
+    However it is called, it is called here and now.
+    """
+
+    __slots__ = ("_function",)
+    __module__ = "evener._worker"
+    __evener__ = "function"
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._function(*args, **kwargs)
+
+    run = __call__
+
+    def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Call the function; return a future that is done."""
+        from concurrent.futures import Future
+
+        class Done(Future[Any]):
+            """A future that can be awaited as well, like those of the client."""
+
+            def __await__(self) -> Generator[None, None, Any]:
+                yield from ()
+                return self.result()
+
+        future = Done()
+        future.set_running_or_notify_cancel()
+        try:
+            future.set_result(self._function(*args, **kwargs))
+        except BaseException as error:
+            future.set_exception(error)
+        return future
+
+    def map(self, *iterables: Iterable[Any], return_exceptions: bool = False, **options: Any) -> Iterator[Any]:
+        """Give the results one by one, like `map`. Options that make no difference here are ignored."""
+        return self.starmap(zip(*iterables), return_exceptions=return_exceptions, **options)
+
+    def starmap(self, arguments: Iterable[Any], return_exceptions: bool = False, **_options: Any) -> Iterator[Any]:
+        """Give the results one by one, like `itertools.starmap`."""
+        for each in arguments:
+            try:
+                result = self._function(*each)
+            except Exception as error:
+                if not return_exceptions:
+                    raise
+                result = error
+            yield result
+
+    def options(self, **_options: Any) -> _Local:
+        """Return the function itself: what can be chosen is about calls elsewhere."""
+        return self
+
+    def __get__(self, instance: Any, owner: Optional[type] = None) -> _Local:
+        # A method: the instance goes in front of the arguments.
+        bind = getattr(self._function, "__get__", None)
+        return self if instance is None or bind is None else _Local(bind(instance, owner))
+
+    @property
+    def __wrapped__(self) -> Callable[..., Any]:
+        return self._function
+
+    def __getattr__(self, name: str) -> Any:
+        # Its name, its defaults and whatever else was put on it.
+        if name == "_function":
+            raise AttributeError(name)
+        return getattr(self._function, name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Local, (self._function,)
+
+    def __repr__(self) -> str:
+        return f"<evener.function {getattr(self._function, '__qualname__', self._function)}>"
 
 
 def _as_seen_by_user(name: str, own: Any) -> Any:
@@ -479,7 +612,8 @@ def _logger(name: str) -> logging.Logger:
     logger = logging.getLogger(name)
     if not logger.handlers and not logging.getLogger().handlers:
         handler = logging.StreamHandler()
-        handler.setFormatter(Levelled())
+        # What a call writes is its caller's, to whom the levels are told in words.
+        handler.setFormatter(Levelled() if _calls is None else logging.Formatter("%(levelname)s %(name)s: %(message)s"))
         logger.addHandler(handler)
         logger.propagate = False
         if logger.level == logging.NOTSET:
@@ -487,15 +621,15 @@ def _logger(name: str) -> logging.Logger:
     return logger
 
 
-def _offer_package() -> None:
-    """Make `import evener` work where the package is not installed."""
+def _offer_package() -> Optional[ModuleType]:
+    """Make `import evener` work where the package is not installed; return what stands in for it."""
     try:
         found = "evener" in sys.modules or importlib.util.find_spec("evener")
     except (ImportError, ValueError):
         found = None
     # A plain folder that happens to be called evener is found too, as a namespace package without an origin.
     if found is True or (found and found.origin is not None):
-        return
+        return None
     module = ModuleType("evener", "The names that stage code needs, offered by Evener's worker runtime.")
     module.__spec__ = importlib.machinery.ModuleSpec("evener", None)
     module.__dict__["__version__"] = __version__
@@ -504,6 +638,7 @@ def _offer_package() -> None:
     for name in _PUBLIC:
         module.__dict__[name] = globals()[name]
     sys.modules["evener"] = module
+    return module
 
 
 def _missing_name(name: str) -> Any:
@@ -815,6 +950,9 @@ _Outcome = tuple[int, int, bytes, bytes]
 def _outcome_of(result: Any) -> _Outcome:
     """Make the outcome of any result: a response, a goto, or a value for the next stage."""
     marker = getattr(type(result), "__evener__", None)
+    if marker == "made":
+        made: _Outcome = result.outcome
+        return made
     if marker == "response":
         status = result.status
         if not _is_status(status, 200):
@@ -843,12 +981,22 @@ def _outcome_of(result: Any) -> _Outcome:
 
 def _failure(reason: int, **fields: Any) -> _Outcome:
     """Make a failed outcome; texts are cut so that they fit, and keep their ends."""
+    return _word(_OUTCOME, _NOTHING, _FAIL), reason, _extension(fields), b""
+
+
+def _extension(fields: dict[str, Any]) -> bytes:
     for limit in (_DETAIL_LIMIT, _DETAIL_LIMIT // 8):
         cut = {name: _cut(value, limit) if isinstance(value, str) else value for name, value in fields.items()}
         extension = json.dumps(cut, separators=(",", ":"), ensure_ascii=False).encode() if cut else b""
-        if len(extension) <= _EXTENSION_LIMIT:
+        if len(extension) <= _EXTENSION_LIMIT - _PRINTED_LIMIT:
             break
-    return _word(_OUTCOME, _NOTHING, _FAIL), reason, extension, b""
+    return extension
+
+
+def _with_printed(outcome: _Outcome, printed: bytes) -> _Outcome:
+    """Add the counts of a function worker, themselves an extension, to those of an outcome."""
+    word, number, extension, payload = outcome
+    return word, number, extension[:-1] + b"," + printed[1:] if extension else printed, payload
 
 
 def _cut(text: str, limit: int) -> str:
@@ -862,10 +1010,9 @@ def _cut(text: str, limit: int) -> str:
 
 def _failure_of(error: BaseException) -> _Outcome:
     """Make the outcome of a function that raised. MemoryError is not for this function."""
-    marker = getattr(type(error), "__evener__", None)
-    if marker == "cancelled":
+    if _is_cancel(error):
         return _failure(_CANCELLED)
-    if marker == "abort":
+    if getattr(type(error), "__evener__", None) == "abort":
         status = getattr(error, "status", None)
         if isinstance(status, int) and _is_status(status, 400):
             return _failure(_ABORT, status=int(status), detail=_text_of(getattr(error, "detail", "")))
@@ -874,6 +1021,10 @@ def _failure_of(error: BaseException) -> _Outcome:
     return _failure(
         _ERROR, type=_type_name(type(error)), message=_text_of(error), traceback=_traceback_of(error).rstrip("\n")
     )
+
+
+def _is_cancel(error: BaseException) -> bool:
+    return getattr(type(error), "__evener__", None) == "cancelled"
 
 
 def _text_of(value: object) -> str:
@@ -913,9 +1064,9 @@ def _one_line(error: BaseException) -> str:
 
 def _flush() -> None:
     """Put what was printed into the pipes, whatever state user code left the streams in."""
-    for stream in (sys.stdout, sys.stderr):
+    for name in ("stdout", "stderr"):
         try:
-            stream.flush()
+            getattr(sys, name).flush()
         except Exception:
             # Closed, replaced by something odd, or nobody reads the pipe any more: there is no one to tell.
             continue
@@ -958,14 +1109,19 @@ class _NodeGone(Exception):
 # The connection
 # --------------------------------------------------------------------------------------------------------------------
 
-# A whole JOB: word, key, extension, number, nanoseconds, payload, and when it was read.
-_Job = tuple[int, bytes, Union[bytes, bytearray], int, int, Union[bytes, bytearray], int]
+# A whole JOB: word, key, extension (or the function that a call is of), number, nanoseconds, payload, and when it was
+# read.
+_Cold = Union[bytes, bytearray, "_Function"]
+_Job = tuple[int, bytes, _Cold, int, int, Union[bytes, bytearray], int]
+_Pieces = list[Union[bytes, bytearray]]
 
 # The words of a JOB that comes in one frame. The loop takes those by itself.
 _WHOLE_JOBS = frozenset(
     _word(_JOB, content, verb) for content in (_NOTHING, _JSON, _TEXT, _BYTES, _TYPED) for verb in (0, 1)
 )
 _JSON_JOB = _word(_JOB, _JSON)
+_ONE_CALL = _word(_JOB, _BYTES, _CALL)
+_CALL_JOBS = frozenset((_ONE_CALL, _word(_JOB, _BYTES, _CALLS)))
 
 
 class _Link:
@@ -981,6 +1137,11 @@ class _Link:
 
     def __init__(self, connection: socket.socket) -> None:
         self.socket = connection
+        # What a JOB may be, and the functions that calls are of, by number: none in a stage.
+        self.kinds = _WHOLE_JOBS
+        self.functions: Optional[dict[int, _Function]] = None
+        # Whether jobs may be sent ahead.
+        self.generous = True
         self.backlog = bytearray()
         self.ahead: deque[_Job] = deque()
         # When the socket was last seen empty.
@@ -989,13 +1150,15 @@ class _Link:
         self.alert = False
         # The stream has ended: the node is gone.
         self.ended = False
-        # The job whose parts are arriving, the first frame of it without its payload, and the payload so far.
+        # The job, or the function, whose parts are arriving, the first frame of it without its payload, and the payload
+        # so far.
         self.unfinished: Optional[bytes] = None
-        self._first: tuple[int, Union[bytes, bytearray], int, int, int] = (0, b"", 0, 0, 0)
-        self._parts: list[bytearray] = []
+        self._first: tuple[int, _Cold, int, int, int, int] = (0, b"", 0, 0, 0, 0)
+        self._parts: _Pieces = []
+        self._large: Optional[bytearray] = None
         # The job at hand, as far as somebody else needs to know: it has a context, or there is a watch.
         self.current: Optional[bytes] = None
-        self._told = False
+        self.told = False
         self._bye = False
         # Why reading cannot go on after the jobs that are ahead.
         self._fault: Optional[BaseException] = None
@@ -1050,10 +1213,26 @@ class _Link:
     def _read_on(self) -> None:
         """Wait for more of what has begun to arrive."""
         backlog = self.backlog
-        size = _READ_SIZE
+        missing = 0
         if len(backlog) >= _HEADER_SIZE:
-            size = max(size, _HEADER_SIZE + int.from_bytes(backlog[:4], "little") - len(backlog))
-        self.take(self.socket.recv(size), size)
+            length, _, _, extension, *_ = _HEADER.unpack_from(backlog)
+            if len(backlog) >= _HEADER_SIZE + extension:
+                missing = _HEADER_SIZE + length - len(backlog)
+        if missing < _READ_SIZE:
+            self.take(self.socket.recv(_READ_SIZE), _READ_SIZE)
+            return
+        # The rest of a large payload is read to where it stays: nothing else can come before it.
+        tail = bytearray(missing)
+        with memoryview(tail) as view:
+            filled = 0
+            while filled < missing:
+                count = self.socket.recv_into(view[filled:])
+                if not count:
+                    self._end()
+                    return
+                filled += count
+        self.looked = 0
+        self._sort(tail)
 
     def take(self, data: Union[bytes, memoryview], size: int) -> None:
         """Note what came of reading up to `size` bytes."""
@@ -1103,48 +1282,53 @@ class _Link:
         self._fault = fault
         self.alert = True
 
-    def _sort(self) -> None:
-        """Act on every whole frame of the backlog."""
+    def _sort(self, tail: Union[bytes, bytearray] = b"") -> None:
+        """Act on every whole frame of the backlog, of which `tail` may be the end."""
         if self._fault is not None:
             return
-        backlog, ahead, unpack, whole_jobs = self.backlog, self.ahead, _HEADER.unpack_from, _WHOLE_JOBS
+        backlog, ahead, unpack, functions = self.backlog, self.ahead, _HEADER.unpack_from, self.functions
         now = time.perf_counter_ns()
-        start, size = 0, len(backlog)
+        start, size = 0, len(backlog) + len(tail)
         try:
             while size - start >= _HEADER_SIZE:
-                length, word, key, extension, number, zero, left = unpack(backlog, start)
+                length, word, key, extension, number, function, left = unpack(backlog, start)
                 if extension > length or extension > _EXTENSION_LIMIT or length - extension > _PART_LIMIT:
                     raise _Malformed(f"a frame of {length} bytes with an extension of {extension}")
-                if word & 0xFE00 or zero:
-                    raise _Malformed(f"a frame with unknown flags: {word >> 8 & 0xFF:#04x}, reserved {zero:#x}")
+                kind = word & 0xFF
+                if word & 0xFE00 or (function and (functions is None or kind not in (_JOB, _PART, _FUNCTION))):
+                    raise _Malformed(f"a frame with unknown flags: {word >> 8 & 0xFF:#04x}, reserved {function:#x}")
                 middle = start + _HEADER_SIZE + extension
                 end = start + _HEADER_SIZE + length
                 if end > size:
                     break
-                kind = word & 0xFF
                 if kind == _JOB:
-                    cold, payload = backlog[middle - extension : middle], backlog[middle:end]
+                    cold: _Cold = backlog[middle - extension : middle]
+                    payload = backlog[middle:end]
                     whole = word & ~(_MORE << 8)
                     if self.unfinished is not None:
                         raise _Malformed("a JOB between the parts of another")
-                    if whole not in whole_jobs or (payload and not word & 0xFF0000):
-                        raise _Malformed(f"a JOB with the word {word:#010x} and {len(payload)} bytes")
+                    if whole not in self.kinds or (payload and not word & 0xFF0000):
+                        raise _Malformed(f"a JOB with the word {word:#010x} and {length - extension} bytes")
                     if self._bye:
                         raise _Malformed("a JOB after BYE")
+                    if functions is not None:
+                        if cold or function not in functions:
+                            raise _Malformed(f"a call of the function {function}, which is not there")
+                        # The job has the function itself, so that it may be forgotten while the job waits.
+                        cold = functions[function]
                     if word == whole:
-                        ahead.append((word, key, cold, number, left, payload, now))
+                        ahead.append((word, key, cold, number, left, payload + tail if tail else payload, now))
                     else:
-                        self.unfinished = key
-                        self.alert = True
-                        self._first = (whole, cold, number, left, now)
-                        self._parts = [payload]
+                        self._begin_parts(key, (whole, cold, number, left, now, 0), [payload, tail])
                 elif kind == _PART:
-                    self._keep_part(word, key, backlog[middle:end])
+                    self._keep_part(word, key, [backlog[middle:end], tail], function)
+                elif kind == _FUNCTION and functions is not None:
+                    self._learn(word, key, extension, [backlog[middle:end], tail], function)
                 elif kind == _CANCEL:
                     if self._drop(key):
                         self.send(_failure(_CANCELLED), key, 0)
                     elif key == self.current:
-                        self._told = True
+                        self.told = True
                 elif kind == _RECALL:
                     if self._drop(key):
                         self.send((_word(_OUTCOME, 0, _RETURNED), 0, b"", b""), key, 0)
@@ -1164,25 +1348,45 @@ class _Link:
         finally:
             del backlog[:start]
 
-    def _keep_part(self, word: int, key: bytes, payload: bytearray) -> None:
-        if key != self.unfinished or word >> 16:
+    def _begin_parts(self, key: bytes, first: tuple[int, _Cold, int, int, int, int], pieces: _Pieces) -> None:
+        self.unfinished = key
+        self.alert = True
+        self._first = first
+        self._parts = pieces
+
+    def _keep_part(self, word: int, key: bytes, pieces: _Pieces, function: int) -> None:
+        word_of_first, cold, number, left, now, function_of_first = self._first
+        if key != self.unfinished or word >> 16 or function != function_of_first:
             raise _Malformed("a PART that belongs to no JOB")
-        word_of_job, extension, number, left, now = self._first
-        if payload and not word_of_job & 0xFF0000:
-            raise _Malformed(f"a JOB with the word {word_of_job:#010x} and parts")
-        self._parts.append(payload)
+        if any(pieces) and not word_of_first & 0xFF0000:
+            raise _Malformed(f"a JOB with the word {word_of_first:#010x} and parts")
+        self._add(pieces)
         if not word & _MORE << 8:
-            whole = b"".join(self._parts)
+            whole = b"".join(self._parts) if self._large is None else self._large
             self._forget_parts()
-            self.ahead.append((word_of_job, key, extension, number, left, whole, now))
+            if self.functions is not None and word_of_first & 0xFF == _FUNCTION:
+                self.functions[function] = _Function(function, whole)
+            else:
+                self.ahead.append((word_of_first, key, cold, number, left, whole, now))
+
+    def _add(self, pieces: _Pieces) -> None:
+        if self._large is not None:
+            for piece in pieces:
+                self._large += piece
+            return
+        self._parts += pieces
+        if len(self._parts) > _MANY_PIECES:
+            # From here on in one place, which grows: pieces would take twice as much room, and be in the way later.
+            self._large = bytearray().join(self._parts)
+            self._parts = []
 
     def _forget_parts(self) -> None:
-        self.unfinished = None
+        self.unfinished = self._large = None
         self._parts = []
 
     def _drop(self, key: bytes) -> bool:
         """Drop a job that has not begun; False if there is none of this key."""
-        if key == self.unfinished:
+        if key == self.unfinished_job:
             self._forget_parts()
             return True
         for index, job in enumerate(self.ahead):
@@ -1191,34 +1395,57 @@ class _Link:
                 return True
         return False
 
+    @property
+    def unfinished_job(self) -> Optional[bytes]:
+        """The job whose parts are arriving."""
+        return None if self.unfinished == _FUNCTION_KEY else self.unfinished
+
+    def _learn(self, word: int, key: bytes, extension: int, pieces: _Pieces, number: int) -> None:
+        """Note a function, or forget it."""
+        functions = self.functions
+        if functions is None or key != _FUNCTION_KEY or not number or extension:
+            raise _Malformed(f"a FUNCTION with the number {number}, the job {key.hex()}, an extension of {extension}")
+        whole = word & ~(_MORE << 8)
+        if word == _word(_FUNCTION, _NOTHING, _FORGET) and not any(pieces):
+            functions.pop(number, None)
+        elif whole != _word(_FUNCTION, _BYTES, _DEFINE) or number in functions or self.unfinished is not None:
+            raise _Malformed(f"a FUNCTION with the word {word:#010x} and the number {number}, out of turn")
+        elif word == whole:
+            functions[number] = _Function(number, b"".join(pieces))
+        else:
+            self._begin_parts(key, (whole, b"", 0, 0, 0, number), pieces)
+
     # Cancelling
 
     def begin(self, key: bytes) -> Callable[[], bool]:
         """Note the job at hand; return the function that says whether it was cancelled."""
-        self._told = False
+        self.told = False
         self.current = key
-        return lambda: self._cancelled(key)
+        return lambda: self.cancelled(key)
 
     def finish(self) -> None:
         """The job at hand is done: from now on only the loop reads, even if a thread still holds the job's context."""
         with self.guard:
             self.current = None
 
-    def _cancelled(self, key: bytes) -> bool:
-        if self.current is not key:
+    def cancelled(self, key: Optional[bytes]) -> bool:
+        """Say whether this job is at hand and was cancelled."""
+        if self.current is not key or key is None:
             return False
         with self.guard:
             if self.current is not key:
                 return False
             if self._poll.poll(0):
                 self.look()
-            return self.ended or self._told
+            return self.ended or self.told
 
     # Watching
 
     def _grant(self) -> None:
         """Answer CREDIT. The first time, the loop does so, and takes the guard for good."""
         self._asked = False
+        if not self.generous:
+            return
         if not self.watched:
             self.guard.acquire()
             try:
@@ -1283,22 +1510,30 @@ class _Link:
             self.socket.sendall(_frame(word, key, extension, payload, number, spent))
             return
         more = _MORE << 8
+        head = _head(word | more, key, len(extension), _PART_LIMIT, number, spent) + extension
         with memoryview(payload) as view:
-            self.socket.sendall(_frame(word | more, key, extension, view[:_PART_LIMIT], number, spent))
-            for start in range(_PART_LIMIT, len(view), _PART_LIMIT):
-                part = view[start : start + _PART_LIMIT]
-                last = start + len(part) == len(view)
-                self.socket.sendall(_frame(_word(_PART) | (0 if last else more), key, b"", part))
+            for start in range(0, len(view), _PART_LIMIT):
+                with view[start : start + _PART_LIMIT] as part:
+                    if start:
+                        last = start + len(part) == len(view)
+                        head = _head(_word(_PART) | (0 if last else more), key, 0, len(part))
+                    # Without a copy of the part; it may take less than all.
+                    sent = self.socket.sendmsg((head, part)) - len(head)
+                    if sent < 0:
+                        self.socket.sendall(head[sent:])
+                    if sent < len(part):
+                        self.socket.sendall(part[max(sent, 0) :])
 
-    def send_memory(self, key: Optional[bytes], message: str) -> None:
+    def send_memory(self, key: Optional[bytes], message: str, printed: bytes = b"") -> None:
         """Say that memory ran out, and that the worker leaves."""
         if key is not None:
             frame: Union[bytes, bytearray] = self._memory_frame
             self._memory_frame[8:20] = key
             try:
-                if message:
-                    _, number, extension, _ = _failure(_MEMORY, message=message)
-                    frame = _frame(_word(_OUTCOME, 0, _FAIL), key, extension, b"", number)
+                if message or printed:
+                    outcome = _failure(_MEMORY, message=message or "the worker ran out of memory (MemoryError)")
+                    word, number, extension, _ = _with_printed(outcome, printed) if printed else outcome
+                    frame = _frame(word, key, extension, b"", number)
             except MemoryError:
                 frame = self._memory_frame
             self.socket.sendall(frame)
@@ -1306,15 +1541,679 @@ class _Link:
 
 
 def _frame(
-    word: int,
-    key: bytes,
-    extension: bytes = b"",
-    payload: Union[bytes, memoryview] = b"",
-    number: int = 0,
-    nanoseconds: int = 0,
+    word: int, key: bytes, extension: bytes = b"", payload: bytes = b"", number: int = 0, nanoseconds: int = 0
 ) -> bytes:
-    header = _HEADER.pack(len(extension) + len(payload), word, key, len(extension), number, 0, nanoseconds)
-    return b"".join((header, extension, payload))
+    return b"".join((_head(word, key, len(extension), len(payload), number, nanoseconds), extension, payload))
+
+
+def _head(word: int, key: bytes, extension: int, payload: int, number: int = 0, nanoseconds: int = 0) -> bytes:
+    return _HEADER.pack(extension + payload, word, key, extension, number, 0, nanoseconds)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Calls of functions
+# --------------------------------------------------------------------------------------------------------------------
+
+# The pickle of None, which is what many functions return.
+_PICKLED_NONE = b"\x80\x05N."
+
+
+class _SerializationError(Exception):
+    """Arguments or a result cannot be pickled or unpickled; the message says of which function, where, and why."""
+
+    __module__ = "evener"
+    __qualname__ = "SerializationError"
+
+
+class _InitializerFailed(Exception):
+    """What was to run once before the first call has failed, so that no call of its key is done in this process."""
+
+    __module__ = "evener"
+    __qualname__ = "InitializerFailed"
+
+
+class _Made:
+    """An outcome, as the loop gets it for a call that has no result."""
+
+    __slots__ = ("outcome",)
+    __evener__ = "made"
+
+    def __init__(self, outcome: _Outcome) -> None:
+        self.outcome = outcome
+
+
+class _Function:
+    """A function that the node has sent. It stays as it came until the first call of it."""
+
+    __slots__ = ("blob", "call", "name", "names")
+
+    def __init__(self, number: int, blob: Union[bytes, bytearray]) -> None:
+        self.blob = blob
+        self.name = f"function {number}"
+        self.call: Optional[Callable[..., Any]] = None
+        # What its own `__main__` held, as far as it came along.
+        self.names: dict[str, Any] = {}
+
+
+class _Main(ModuleType):
+    """The module ``__main__`` of a function worker, which is nobody's script.
+
+    It is empty, so that what belongs to the caller's ``__main__`` is pickled by value. While a call runs it also
+    answers for the function's globals, if they are of a ``__main__``: a process that the call forks then finds there
+    what multiprocessing sends it by name.
+    """
+
+    __slots__ = ("_names",)
+
+    def __init__(self) -> None:
+        super().__init__("__main__")
+        self._names: dict[str, Any] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("__") and name in self._names and not self._is_for_others():
+            return self._names[name]
+        raise AttributeError(f"module '__main__' has no attribute {name!r}")
+
+    def _is_for_others(self) -> bool:
+        """Whether there are processes that were not forked: names mean nothing to them, so pickling had better fail."""
+        context = sys.modules.get("multiprocessing.context")
+        if context is None:
+            return False
+        children = sys.modules["multiprocessing.process"].active_children()
+        return context.get_spawning_popen() is not None or not all(
+            isinstance(child, context.ForkProcess) for child in children
+        )
+
+
+class _Streams:
+    """Standard output and standard error as the node made them, whatever calls do to them."""
+
+    def __init__(self) -> None:
+        import fcntl
+        import stat
+        import termios
+
+        self.out, self.err = sys.stdout, sys.stderr
+        # Private duplicates of the two descriptors, which a new process does not inherit.
+        self._kept: list[tuple[int, int, os.stat_result]] = []
+        for number in (1, 2):
+            try:
+                self._kept.append((number, os.dup(number), os.fstat(number)))
+            except OSError:
+                continue
+        # Linux says at either end of a pipe how many bytes nobody has read yet.
+        self.countable = (
+            sys.platform == "linux"
+            and len(self._kept) == 2
+            and all(stat.S_ISFIFO(status.st_mode) for _, _, status in self._kept)
+        )
+        self._ioctl, self._question = fcntl.ioctl, termios.FIONREAD
+        self._counts = bytearray(4), bytearray(4)
+        self._patience = _READER_PATIENCE
+        self.pending_c, self.flush_c = self._make_for_c()
+
+    @staticmethod
+    def _make_for_c() -> tuple[Callable[[], object], Callable[[], object]]:
+        """Have C code write whole lines, as Python does; return what asks whether there is a rest, and what writes it."""
+        from functools import partial
+
+        try:
+            import ctypes
+
+            library = ctypes.CDLL(None)
+            stdout = ctypes.c_void_p.in_dll(library, "stdout")
+            # A question is quick. It need not let other threads run meanwhile, as writing does.
+            pending = ctypes.PyDLL(None)["__fpending"]
+            pending.restype = ctypes.c_size_t
+            line_by_line = 1
+            library.setvbuf(stdout, None, line_by_line, ctypes.c_size_t(0))
+        except Exception:
+            # There is no C library of that kind.
+            return (lambda: 0), (lambda: 0)
+        return partial(pending, stdout), partial(library.fflush, stdout)
+
+    def mend(self) -> None:
+        """Put back what a call has closed or replaced."""
+        for number, kept, status in self._kept:
+            try:
+                same = os.path.samestat(os.fstat(number), status)
+            except OSError:
+                same = False
+            if not same:
+                self._put_back(number, kept, status)
+        self.out = sys.stdout = self._sound(self.out, 1)
+        self.err = sys.stderr = self._sound(self.err, 2)
+
+    @staticmethod
+    def _put_back(number: int, kept: int, status: os.stat_result) -> None:
+        try:
+            # Unless somebody has closed everything, and the number means something else by now.
+            if os.path.samestat(os.fstat(kept), status):
+                os.dup2(kept, number)
+        except OSError:
+            return
+
+    @staticmethod
+    def _sound(stream: Any, number: int) -> Any:
+        """Return the stream, or one in its place if it does not work any more."""
+        try:
+            stream.flush()
+        except Exception:
+            try:
+                stream = open(number, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+                stream.reconfigure(line_buffering=True, write_through=True)
+            except OSError:
+                return None
+        return stream
+
+    def unread(self) -> bytes:
+        """Return an extension that says how much of what was written nobody has read yet; empty if it is nothing."""
+        out, err = self._counts
+        (_, kept_out, _), (_, kept_err, _) = self._kept
+        try:
+            self._ioctl(kept_out, self._question, out)
+            self._ioctl(kept_err, self._question, err)
+        except OSError:
+            # A call has closed them.
+            return b""
+        if not any(out) and not any(err):
+            return b""
+        return b'{"printed":[%d,%d]}' % (int.from_bytes(out, sys.byteorder), int.from_bytes(err, sys.byteorder))
+
+    def wait_for_reader(self) -> None:
+        """Wait until what was written has been read. Each time that nobody reads it waits half as long."""
+        until = time.perf_counter() + self._patience
+        while self.unread():
+            if time.perf_counter() > until:
+                self._patience /= 2
+                return
+            time.sleep(_READER_PAUSE)
+        self._patience = _READER_PATIENCE
+
+
+class _Calls:
+    """Does the calls of a function worker: bytes in, bytes out."""
+
+    def __init__(self, link: _Link) -> None:
+        # Before user code can put modules of the same names in front of them.
+        import pickle
+        import traceback
+
+        self._loads, self._dumps, self._clear_frames = pickle.loads, pickle.dumps, traceback.clear_frames
+        self._by_value: Optional[Callable[[Any, int], bytes]] = None
+        self._link = link
+        self._streams = _Streams()
+        self.functions: dict[int, _Function] = {}
+        link.functions, link.kinds, link.generous = self.functions, _CALL_JOBS, self._streams.countable
+        self.main = _Main()
+        # What became of initializers, by their keys.
+        self._initialized: dict[Optional[str], Optional[BaseException]] = {}
+        # The call at hand: its word, its number and the time it had when it came; its function's name; its deadline.
+        self._job: list[Any] = [0, 0, 0]
+        self._name = ""
+        self._deadline: Optional[float] = None
+        self._context: Optional[tuple[bytes, Context]] = None
+        # What is left of the group at hand. A forked process has nothing to do with it.
+        self._items: list[Any] = []
+        os.register_at_fork(after_in_child=self._drop_items)
+        # The time before the call at hand that was not the function's own.
+        self._apart = 0
+        # A stream could not be flushed.
+        self.spoiled = False
+        # Somebody was told of output that was not read yet.
+        self._unread = False
+
+    def warm_up(self) -> None:
+        """Import what the first call will need."""
+        try:
+            from cloudpickle import CloudPickler  # type: ignore[import-untyped,import-not-found,unused-ignore]
+        except Exception:
+            # Whoever needs it is told that it is missing, or does not work.
+            return
+
+        class ByValue(CloudPickler):  # type: ignore[misc,unused-ignore]
+            """Refuses open files, of which cloudpickle would send what is in them."""
+
+            def reducer_override(self, obj: Any) -> Any:
+                if type(obj) is io.TextIOWrapper and obj not in (sys.stdin, sys.stdout, sys.stderr):
+                    raise TypeError("cannot pickle an open file")
+                return super().reducer_override(obj)
+
+        def dumps(value: Any, protocol: int) -> bytes:
+            out = io.BytesIO()
+            ByValue(out, protocol).dump(value)
+            return out.getvalue()
+
+        self._by_value = dumps
+
+    def _drop_items(self) -> None:
+        self._items.clear()
+
+    # A call
+
+    def run(self, job: list[Any], function: _Function) -> Union[bytes, _Made]:
+        """Do a call or a group of calls: return the pickle of the result, or the outcome if there is none."""
+        self._job, self._name, main = job, function.name, self.main
+        self._deadline = None if job[2] == _NO_DEADLINE else time.monotonic() + job[2] / 1e9
+        try:
+            call = function.call
+            if call is None or self._unread:
+                call = self._prepare(function)
+            main._names = function.names
+            try:
+                first, second = self._loads(job.pop())
+            except MemoryError:
+                raise
+            except BaseException as error:
+                text = f"the arguments of {self._name} cannot be unpickled in the worker: {_one_line(error)}"
+                raise _SerializationError(text) from error
+            if job[0] != _ONE_CALL:
+                results, failures = self._each(call, first, second if type(second) is list else list(second))
+                return self._pickle_group(results, failures)
+            result = call(*first) if second is None else call(*first, **second)
+            main._names = _NO_NAMES
+            return _PICKLED_NONE if result is None else self._pickle(result)
+        except MemoryError:
+            raise
+        except BaseException as error:
+            main._names = _NO_NAMES
+            if self._link.forked:
+                _leave_fork(error)
+            if _is_cancel(error):
+                return _Made(_failure(_CANCELLED))
+            fields, blob = self._describe(error)
+            return _Made((_word(_OUTCOME, _BYTES, _RAISED), 0, _extension(fields), blob))
+
+    def _each(self, call: Callable[..., Any], spread: bool, items: list[Any]) -> tuple[list[Any], list[Any]]:
+        """Do the calls of a group; return the results, with None for those that failed, and what those raised.
+
+        The items go through in runs, between which it is seen whether anybody still waits for them.
+        """
+        results: list[Any] = []
+        failures: list[tuple[int, bytes]] = []
+        link, append, clock = self._link, results.append, time.perf_counter_ns
+        key = link.current
+        total, rest, run = len(items), iter(items), 1
+        self._items = items
+        began = looked = clock()
+        try:
+            while len(results) < total:
+                try:
+                    if spread:
+                        for item in islice(rest, run):
+                            append(call(*item))
+                    else:
+                        for item in islice(rest, run):
+                            append(call(item))
+                except MemoryError:
+                    raise
+                except BaseException as error:
+                    if link.forked:
+                        _leave_fork(error)
+                    if _is_cancel(error) and link.cancelled(key):
+                        raise
+                    failures.append((len(results), self._describe(error)[1]))
+                    append(None)
+                if not items:
+                    # This is a process that one of the calls has forked.
+                    _leave_fork(None)
+                now = clock()
+                run = min(2 * run, _RUN) if now - began < _LOOK_IN_GROUP // 4 else (run + 1) // 2
+                if now - looked > _LOOK_IN_GROUP:
+                    if link.cancelled(key):
+                        raise Cancelled
+                    looked = clock()
+                began = now
+        finally:
+            self._items = []
+        return results, failures
+
+    def end(self, spent: int, watched: bool) -> tuple[int, bytes]:
+        """Finish a call: see to the streams; return the time it took, and an extension if it left output unread."""
+        streams = self._streams
+        if streams.pending_c():
+            streams.flush_c()
+        apart, self._apart = self._apart, 0
+        if (
+            apart
+            or spent > _MEND_AFTER
+            or self.spoiled
+            or sys.stdout is not streams.out
+            or sys.stderr is not streams.err
+        ):
+            streams.mend()
+            self.spoiled = False
+        if not watched:
+            return spent - apart, b""
+        printed = streams.unread()
+        if printed:
+            self._unread = True
+        return spent - apart, printed
+
+    def context(self) -> Optional[Context]:
+        """Return the context of the call at hand, if there is one."""
+        key = self._link.current
+        if key is None:
+            return None
+        made = self._context
+        if made is None or made[0] is not key:
+            poll, tries = (lambda: self._link.cancelled(key)), self._job[1]
+            made = key, Context._of_job({}, b"", tries, _NO_DEADLINE, poll, self._name)
+            made[1].deadline = self._deadline
+            self._context = made
+        return made[1]
+
+    # Functions
+
+    def _prepare(self, function: _Function) -> Callable[..., Any]:
+        """Do what comes before a call and is not its own time."""
+        began = time.perf_counter_ns()
+        try:
+            if self._unread:
+                # Else nobody could say where the output of this call begins.
+                self._streams.wait_for_reader()
+                self._unread = False
+            return self._load(function) if function.call is None else function.call
+        finally:
+            self._apart = time.perf_counter_ns() - began
+
+    def _load(self, function: _Function) -> Callable[..., Any]:
+        fields = self._loads(function.blob)
+        call: Callable[..., Any]
+        if fields["format"] != 1:
+            raise _SerializationError(f"the function came in the format {fields['format']}; this worker knows 1")
+        function.name = self._name = str(fields["name"])
+        if fields["initializer"] is not None:
+            self._initialize(fields["key"], fields["initializer"])
+        try:
+            call = self._unpickle(fields["function"])
+            if not callable(call):
+                raise TypeError(f"{function.name} is a {_type_name(type(call))}, which cannot be called")
+            names = getattr(call, "__globals__", None)
+            if isinstance(names, dict):
+                for alias, module in fields["modules"]:
+                    __import__(module)
+                    names[alias] = sys.modules[module]
+                if names.get("__name__") == "__main__":
+                    function.names = names
+        except Exception as error:
+            if hasattr(error, "add_note"):
+                error.add_note(f"The function {function.name} could not be loaded in the worker ({sys.executable}).")
+            raise
+        function.call, function.blob = call, b""
+        return call
+
+    def _unpickle(self, pickled: bytes) -> Any:
+        try:
+            return self._loads(pickled)
+        except ModuleNotFoundError as error:
+            if error.name not in ("cloudpickle", "cloudpickle.cloudpickle"):
+                raise
+            raise ModuleNotFoundError(
+                "the worker's Python has no cloudpickle, which functions need: "
+                f"{sys.executable} -m pip install cloudpickle",
+                name="cloudpickle",
+            ) from None
+
+    def _initialize(self, key: Optional[str], pickled: bytes) -> None:
+        if key not in self._initialized:
+            failure = None
+            try:
+                call, arguments = self._unpickle(pickled)
+                call(*arguments)
+            except MemoryError:
+                raise
+            except BaseException as error:
+                if self._link.forked or _is_cancel(error):
+                    raise
+                failure = error
+                self._clear_frames(error.__traceback__)
+            self._initialized[key] = failure
+        cause = self._initialized[key]
+        if cause is not None:
+            raise _InitializerFailed(f"the initializer failed: {_one_line(cause)}") from cause
+
+    # Results
+
+    def _pickle(self, value: Any) -> bytes:
+        try:
+            return self._dumps(value, 5)
+        except MemoryError:
+            raise
+        except BaseException as error:
+            return self._pickle_by_value(value, error)
+
+    def _pickle_by_value(self, value: Any, error: BaseException) -> bytes:
+        """Pickle with cloudpickle what failed without it; raise _SerializationError if that fails as well."""
+        if inspect.iscoroutine(value):
+            # Else Python warns that nobody awaited it, on top of this.
+            value.close()
+            text = f"{self._name} is async, and nobody awaits it in a worker; call asyncio.run in a plain function"
+            raise _SerializationError(text) from None
+        if self._by_value is None:
+            self.warm_up()
+        if self._by_value is not None:
+            try:
+                return self._by_value(value, 5)
+            except MemoryError:
+                raise
+            except BaseException as second:
+                error = second
+        place, part = self._find_fault(value)
+        hint = "; return a list" if inspect.isgenerator(part) else ""
+        hint += "" if self._by_value else f" (the worker's Python, {sys.executable}, has no cloudpickle)"
+        what = "" if part is value else f": {place} is a {_type_name(type(part))}"
+        raise _SerializationError(
+            f"the result of {self._name} cannot be pickled{what}: {_one_line(error)}{hint}"
+        ) from error
+
+    def _find_fault(self, value: Any) -> tuple[str, Any]:
+        """Go down into a value to the first part that cannot be pickled by itself."""
+        place = "result"
+        for _ in range(20):
+            fault = next((part for part in islice(_parts(value), 10_000) if not self._can_pickle(part[1])), None)
+            if fault is None:
+                break
+            place, value = place + fault[0], fault[1]
+        return place, value
+
+    def _can_pickle(self, value: Any) -> bool:
+        for dumps in (self._dumps, self._by_value):
+            if dumps is not None:
+                try:
+                    dumps(value, 5)
+                except Exception:
+                    continue
+                return True
+        return False
+
+    def _pickle_group(self, results: list[Any], failures: list[tuple[int, bytes]]) -> bytes:
+        self.main._names = _NO_NAMES
+        try:
+            return self._dumps((results, failures), 5)
+        except MemoryError:
+            raise
+        except BaseException as error:
+            first = error
+        if self._by_value is not None:
+            try:
+                return self._by_value((results, failures), 5)
+            except MemoryError:
+                raise
+            except BaseException as error:
+                first = error
+        # Those that are at fault fail, and the others do not suffer for it.
+        for index, result in enumerate(results):
+            try:
+                self._pickle(result)
+            except MemoryError:
+                raise
+            except BaseException as error:
+                results[index] = None
+                failures.append((index, self._describe(error)[1]))
+        failures.sort()
+        return self._pickle_by_value((results, failures), first)
+
+    # Exceptions
+
+    def _describe(self, error: BaseException) -> tuple[dict[str, str], bytes]:
+        """Make of an exception what the node is told of it, and the blob for the caller."""
+        kind, message = _type_name(type(error)), "?"
+        try:
+            message = _cut(_text_of(error), _TEXT_LIMIT)
+            chain, links = _chain_of(error)
+            for each in chain:
+                BaseException.with_traceback(each, _without_runtime(each.__traceback__))
+            text = _cut(_traceback_of(error).rstrip("\n"), _TEXT_LIMIT)
+            return self._to_blob(kind, message, text, [self._describe_one(*each) for each in zip(chain, links)])
+        except MemoryError:
+            raise
+        except BaseException as failure:
+            # The exception's own code.
+            node = _node(kind, message, f"{_type_name(type(failure))} while it was looked at")
+            return self._to_blob(kind, message, f"{kind}: {message}", [node])
+
+    def _to_blob(self, kind: str, message: str, text: str, chain: list[dict[str, Any]]) -> tuple[dict[str, str], bytes]:
+        fields = {"type": kind, "message": message, "traceback": text}
+        return fields, self._dumps({"format": 1, **fields, "chain": chain}, 5)
+
+    def _describe_one(self, error: BaseException, links: tuple[Optional[int], Optional[int]]) -> dict[str, Any]:
+        pickled, why = self._pickle_exception(error)
+        node = _node(_type_name(type(error)), _cut(_text_of(error), _TEXT_LIMIT), why)
+        node.update(
+            pickled=pickled,
+            frames=_frames_of(error.__traceback__),
+            cause=links[0],
+            context=links[1],
+            suppress=bool(error.__suppress_context__),
+        )
+        return node
+
+    def _pickle_exception(self, error: BaseException) -> tuple[Optional[bytes], Optional[str]]:
+        """Pickle an exception so that it unpickles; else say why not."""
+        if isinstance(error, (_SerializationError, _InitializerFailed)):
+            return None, "it is the worker runtime's own"
+        try:
+            try:
+                pickled = self._dumps(error, 5)
+            except Exception:
+                if self._by_value is None:
+                    raise
+                pickled = self._by_value(error, 5)
+            copy = self._loads(pickled)
+        except MemoryError:
+            raise
+        except BaseException as failure:
+            return None, _cut(_one_line(failure), _DETAIL_LIMIT)
+        if type(copy) is not type(error):
+            return None, f"it comes out of its pickle as a {_type_name(type(copy))}"
+        return pickled, None
+
+
+_NO_NAMES: dict[str, Any] = {}
+
+
+def _parts(value: Any) -> Iterator[tuple[str, Any]]:
+    """Give the parts of a value that may be what cannot be pickled, each with its step in the path."""
+    if isinstance(value, dict):
+        yield from ((" (a key)", key) for key in list(value))
+    if isinstance(value, (dict, list, tuple)):
+        yield from ((step, child) for step, child, _ in _children(value))
+    elif isinstance(value, (set, frozenset)):
+        yield from ((" (a member)", child) for child in list(value))
+    elif not isinstance(value, type) and hasattr(value, "__dict__"):
+        yield from ((f".{name}", child) for name, child in list(vars(value).items()))
+
+
+def _chain_of(error: BaseException) -> tuple[list[BaseException], list[tuple[Optional[int], Optional[int]]]]:
+    """Return an exception with all that led to it, and for each the index of its cause and of its context.
+
+    There is no way around in a circle by these indexes.
+    """
+    chain, places = [error], {id(error): 0}
+    links: list[tuple[Optional[int], Optional[int]]] = []
+    behind: list[set[int]] = [set()]
+
+    def find(here: int, other: Optional[BaseException]) -> Optional[int]:
+        if other is None:
+            return None
+        place = places.get(id(other))
+        if place is None:
+            if len(chain) == _CHAIN_LIMIT:
+                return None
+            place = places[id(other)] = len(chain)
+            chain.append(other)
+            behind.append(set())
+        # Whatever leads from there must not come back here.
+        reached, ahead = {place}, [place]
+        while ahead:
+            fresh = behind[ahead.pop()] - reached
+            reached |= fresh
+            ahead.extend(fresh)
+        if here in reached:
+            return None
+        behind[here].add(place)
+        return place
+
+    # The list grows on the way.
+    for here, each in enumerate(chain):
+        links.append((find(here, each.__cause__), find(here, each.__context__)))
+    return chain, links
+
+
+def _node(kind: str, message: str, why: Optional[str]) -> dict[str, Any]:
+    """Make an element of a chain of which no more is known."""
+    return {
+        "pickled": None,
+        "why": why,
+        "type": kind,
+        "message": message,
+        "frames": None,
+        "cause": None,
+        "context": None,
+        "suppress": False,
+    }
+
+
+def _frames_of(trace: Optional[TracebackType]) -> Optional[dict[str, Any]]:
+    """Make of a traceback what `tblib.Traceback.from_dict` makes a traceback of."""
+    steps = []
+    while trace is not None:
+        steps.append(trace)
+        trace = trace.tb_next
+    if len(steps) > 2 * _FRAMES_LIMIT:
+        steps = steps[:_FRAMES_LIMIT] + steps[-_FRAMES_LIMIT:]
+    made: Optional[dict[str, Any]] = None
+    for step in reversed(steps):
+        frame = step.tb_frame
+        code, names = frame.f_code, frame.f_globals
+        made = {
+            "tb_frame": {
+                "f_globals": {name: names[name] for name in ("__name__", "__file__") if type(names.get(name)) is str},
+                "f_code": {"co_filename": code.co_filename, "co_name": code.co_name},
+                "f_lineno": frame.f_lineno or 0,
+            },
+            "tb_lineno": step.tb_lineno or 0,
+            "tb_next": made,
+        }
+    return made
+
+
+# The calls that this process does, if it is a function worker.
+_calls: Optional[_Calls] = None
+
+
+def _settle_names(calls: _Calls) -> None:
+    """Give functions their names: `evener`, this module as a part of it, and a ``__main__`` that is not this file."""
+    runtime = sys.modules[__name__]
+    package = _offer_package()
+    if package is not None:
+        package.__dict__["_worker"] = sys.modules["evener._worker"] = runtime
+        runtime.__name__ = "evener._worker"
+        runtime.__spec__ = importlib.machinery.ModuleSpec("evener._worker", None)
+    sys.modules[_RUNTIME] = runtime
+    sys.modules["__main__"] = calls.main
+    runtime.__dict__["_calls"] = calls
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -1325,11 +2224,13 @@ def _frame(
 _PLAIN = frozenset((dict, list, tuple, int, float, bool, type(None)))
 
 
-def _serve(link: _Link, call: Callable[..., Any], wants_context: bool, name: str) -> int:
+def _serve(
+    link: _Link, call: Callable[..., Any], wants_context: bool, name: str, calls: Optional[_Calls] = None
+) -> int:
     """Do jobs until the node ends it, and return the exit code.
 
     Everything that a small job needs stands here in one piece: a call of one more function costs as much as decoding a
-    small value.
+    small value. A function worker's jobs go through here as well: `calls` makes of a call the bytes of its outcome.
     """
     receive, send, backlog, ahead = link.socket.recv_into, link.socket.sendall, link.backlog, link.ahead
     # A blocking receive would be woken for nothing each time the node reads an outcome: the kernel then reports room to
@@ -1343,13 +2244,19 @@ def _serve(link: _Link, call: Callable[..., Any], wants_context: bool, name: str
     full, look_after, no_deadline = _READ_SIZE, _LOOK_AFTER, _NO_DEADLINE
     scan, encode, join, system, make_context = _scan, _encode, "".join, sys, Context._of_job
     whole_jobs, json_job, plain, part_limit = _WHOLE_JOBS, _JSON_JOB, _PLAIN, _PART_LIMIT
+    call_jobs: frozenset[int] = frozenset()
+    functions: dict[int, _Function] = {}
+    if calls is not None:
+        whole_jobs, call_jobs, functions = call_jobs, link.kinds, calls.functions
     next_json, next_text = _word(_OUTCOME, _JSON, _NEXT), _word(_OUTCOME, _TEXT, _NEXT)
     next_bytes = _word(_OUTCOME, _BYTES, _NEXT)
     key: Any
     text: Any
     result: Any
     payload: Any
-    extension: Union[bytes, bytearray]
+    extension: Any
+    value: Any
+    context: Any
     watched = False
     message = ""
     try:
@@ -1385,6 +2292,10 @@ def _serve(link: _Link, call: Callable[..., Any], wants_context: bool, name: str
                 if size == length + 40 != full and word in whole_jobs and middle <= length and not zero:
                     extension = buffer[40 : 40 + middle] if middle else b""
                     payload = buffer[40 + middle : size]
+                elif size == length + 40 != full and word in call_jobs and not middle and zero in functions:
+                    # The function of a call stands where the extension of another job does.
+                    extension = functions[zero]
+                    payload = view[40:size]
                 else:
                     key = None
                     link.take(view[:size], full)
@@ -1401,8 +2312,14 @@ def _serve(link: _Link, call: Callable[..., Any], wants_context: bool, name: str
                     except (StopIteration, ValueError, RecursionError):
                         value = _decode_json(payload)
                 elif word >> 24:
-                    fields = _fields_of(extension)
-                    value = _request_from(fields.get("request"), bytes(payload))
+                    if calls is not None:
+                        # It takes the payload out of the list, so that nobody else holds it.
+                        context, value, payload = extension, [word, number, left, payload], None
+                        link.told = False
+                        link.current = key
+                    else:
+                        fields = _fields_of(extension)
+                        value = _request_from(fields.get("request"), bytes(payload))
                 else:
                     value = _value_of(word, payload)
                 if wants_context:
@@ -1462,6 +2379,12 @@ def _serve(link: _Link, call: Callable[..., Any], wants_context: bool, name: str
                 system.stderr.flush()
             except Exception:
                 _flush()
+                if calls is not None:
+                    calls.spoiled = True
+            if calls is not None:
+                spent, printed = calls.end(spent, watched)
+                if printed:
+                    outcome = _with_printed(outcome or (word, 0, b"", payload), printed)
             if outcome is not None:
                 link.send(outcome, key, spent)
             elif len(payload) > part_limit:
@@ -1482,10 +2405,14 @@ def _serve(link: _Link, call: Callable[..., Any], wants_context: bool, name: str
             _complain(f"the connection to the node broke: {error}")
         return 0
     # By now the traceback of the MemoryError is gone, and with it what the function held.
-    text = value = result = payload = fields = context = None
+    text = value = result = payload = fields = context = outcome = None
     link.current = None
     _flush()
-    link.send_memory(key or link.unfinished, message)
+    try:
+        printed = b"" if calls is None else calls.end(0, watched)[1]
+    except MemoryError:
+        printed = b""
+    link.send_memory(key or link.unfinished_job, message, printed)
     return 1
 
 
@@ -1661,12 +2588,14 @@ def _ignore_interrupt(_number: int, _frame: object) -> None:
     """Ctrl-C is for the node, which tells its workers. A handler, unlike SIG_IGN, is not passed on to subprocesses."""
 
 
-def _settle_process(folder: str) -> None:
+def _settle_process(folders: list[str], search: list[str]) -> None:
     """Give user code a tidy process: paths, arguments, signals and streams."""
-    if not sys.flags.isolated and not getattr(sys.flags, "safe_path", False):
+    if search:
+        sys.path[:] = search
+    elif not sys.flags.isolated and not getattr(sys.flags, "safe_path", False):
         # The folder of this file, which Python puts there.
         del sys.path[0]
-    sys.path.insert(0, folder)
+    sys.path[:0] = folders
     del sys.argv[1:]
     signal.signal(signal.SIGINT, _ignore_interrupt)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -1683,36 +2612,55 @@ def _connect() -> socket.socket:
     return connection
 
 
-def _arguments(arguments: list[str]) -> tuple[str, str]:
-    """Return the target and the folder of modules."""
-    folder = ""
-    rest = []
+_USAGE = """\
+usage: python _worker.py MODULE:ATTRIBUTE [--path DIR]
+       python _worker.py --functions [--path DIR]... [--sys-path DIR]..."""
+
+
+def _arguments(arguments: list[str]) -> tuple[str, list[str], list[str]]:
+    """Return the target, which is empty for functions, the folders of modules, and what takes the place of the path."""
+    found: dict[str, list[str]] = {"--path": [], "--sys-path": []}
+    targets = []
     words = iter(arguments)
     for word in words:
-        if word == "--path":
-            folder = next(words, "")
-        elif word.startswith("--path="):
-            folder = word[len("--path=") :]
+        name, equals, value = word.partition("=")
+        if name in found:
+            found[name].append(value if equals else next(words, ""))
         else:
-            rest.append(word)
-    if len(rest) != 1 or rest[0].startswith("-"):
-        raise ValueError("usage: python _worker.py MODULE:ATTRIBUTE [--path DIR]")
-    return rest[0], os.path.abspath(folder or ".")
+            targets.append(word)
+    folders, search = found.values()
+    if targets == ["--functions"]:
+        return "", [os.path.abspath(folder) for folder in folders], search
+    if len(targets) != 1 or targets[0].startswith("-") or search:
+        raise ValueError(_USAGE)
+    return targets[0], [os.path.abspath((folders or ["."])[-1])], []
 
 
 def _main(arguments: list[str]) -> NoReturn:
+    # Once it has seen a block of this size come and go, the C library keeps the memory of a large job for the next one.
+    # Fetching it anew from the system each time costs twice as much as all that is done with it.
+    bytes(_LARGE_BLOCK)
     try:
-        target, folder = _arguments(arguments)
+        target, folders, search = _arguments(arguments)
         link = _Link(_connect())
     except (OSError, ValueError) as error:
         what = "" if isinstance(error, ValueError) else "descriptor 3 must be the socket to a node: "
         _complain(f"{what}{error}")
         _flush()
         sys.exit(2)
+    calls: Optional[_Calls] = None
+    wants_context = False
     try:
-        _settle_process(folder)
-        _offer_package()
-        call, wants_context = _load(target, folder)
+        if target:
+            _settle_process(folders, search)
+            _offer_package()
+            call, wants_context = _load(target, folders[0])
+        else:
+            calls = _Calls(link)
+            call = calls.run
+            _settle_process(folders, search)
+            _settle_names(calls)
+            calls.warm_up()
     except BaseException as error:
         if link.forked:
             _leave_fork(error)
@@ -1728,9 +2676,12 @@ def _main(arguments: list[str]) -> NoReturn:
     _flush()
     version = ".".join(map(str, sys.version_info[:3]))
     runtime = f"{'python' if sys.implementation.name == 'cpython' else sys.implementation.name} {version}"
-    _send_once(link, _word(_READY), {"protocol": _PROTOCOL, "runtime": runtime, "context": wants_context})
+    fields = {"protocol": _PROTOCOL, "runtime": runtime, "context": wants_context}
+    if calls is not None:
+        fields.update(functions=True, python=".".join(map(str, sys.version_info[:2])))
+    _send_once(link, _word(_READY), fields)
     try:
-        code = _serve(link, call, wants_context, target)
+        code = _serve(link, call, wants_context, target, calls)
     except OSError:
         code = 1
     _leave(code)
