@@ -19,7 +19,9 @@ MAY_IMPORT = {
     "evener-doors": {"evener-core", "evener-protocol"},
     "evener-engine": {"evener-core", "evener-protocol", "evener-supervisor", "evener-doors"},
     "evener-simulation": {"evener-core", "evener-protocol"},
-    "evener": {"evener-engine"},
+    "evener-sdk": {"evener-protocol"},
+    "evener-bridge": {"evener-sdk"},
+    "evener": {"evener-engine", "evener-sdk"},
 }
 
 

@@ -49,6 +49,20 @@ routes:
   - {path: /, pipeline: one, methods: [GET, POST], timeout: 5s}
   - {path: "/{id}/x/{*rest}", pipeline: two, input: body, decode: json, body: 1KB}
   - {path: /f, pipeline: work, fallback: {a: [1, null]}, fallback_on: [timeout, error, lost, unavailable]}
+functions:
+  default:
+  models:
+    workers: auto
+    interpreter: python3
+    cwd: .
+    env: {INDEX: "{index}"}
+    memory: 300MiB
+    max_jobs_per_worker: 100
+    start_timeout: 2m
+    grace: 1s
+    queue: 3
+    on_cancel: tell
+    output: 64KiB
 limits:
   body: 1MiB
   queue: 5
@@ -107,6 +121,19 @@ MISTAKES = {
     "a method in lower case": (good(methods="[get]"), "get", "GET"),
     "a fallback_on without a fallback": (
         good(fallback_on="[lost]"), "fallback", "fallback"
+    ),
+    "no stages and no functions": ("service: s  # <-\n", "`stages` or `functions`", ""),
+    "no function pool": ("service: s\nfunctions: {}  # <-\n", "no pool", "{default: {}}"),
+    "a number for a function pool": ("service: s\nfunctions: {default: 4}  # <-\n", "`4`", "{workers: 4}"),
+    "a timeout of a function pool": (
+        "service: s\nfunctions:\n  f: {timeout: 5s}  # <-\n", "timeout", "@evener.function(timeout=60)"
+    ),
+    "retries of a function pool": (
+        "service: s\nfunctions:\n  f: {retries: 2}  # <-\n", "retries", "@evener.function(retries=2)"
+    ),
+    "a function pool named as a stage": (good("functions:\n  work:  # <-\n"), "`work`", "rename"),
+    "a step that is a function pool": (
+        good("functions: {f: }\npipelines:\n  p: [f]  # <-\n"), "from clients only", "stage"
     ),
     "a bad address": ("service: s\nlisten: {http: 8000}  # <-\n", "8000", "127.0.0.1:8000"),
     "an API for everybody": ('service: s\nlisten: {api: "0.0.0.0:7070"}  # <-\n', "reach the API", "insecure"),
@@ -234,6 +261,12 @@ def test_the_full_file_is_good(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_functions_are_all_that_a_service_needs(tmp_path):
+    done = check(tmp_path, "service: s\nfunctions: {default: }\n")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "1 function pool)" in done.stdout
+
+
 def test_variables_are_expanded(node):
     started = node(
         """
@@ -279,7 +312,7 @@ def test_the_schema_accepts_what_check_accepts(schema):
 BEYOND_A_SCHEMA = {
     "a duplicate key", "an unreachable stage", "an unknown stage", "a pipeline in itself",
     "a pipeline named as a stage", "the same route twice", "routes that conflict", "an API for everybody",
-    "an unset variable",
+    "an unset variable", "a function pool named as a stage", "a step that is a function pool",
     "a fallback_on without a fallback", "a file instead of a module", "yes, which is no boolean",
 }  # fmt: skip
 
@@ -288,7 +321,7 @@ BEYOND_A_SCHEMA = {
 def test_the_schema_refuses_what_check_refuses(schema, name):
     # What else the file lacks is filled in, so that it is refused for this mistake alone.
     whole = yaml.safe_load(MISTAKES[name][0])
-    if name not in ("a missing key", "no stages", "a list for a map"):
+    if name not in ("a missing key", "no stages", "a list for a map", "no stages and no functions"):
         whole = {"service": "s", "stages": {"work": {"python": "m:f"}}} | whole
     assert not jsonschema.Draft202012Validator(schema).is_valid(whole)
 
