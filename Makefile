@@ -1,4 +1,4 @@
-# make demo   builds Evener and runs the primes service on real requests
+# make demo   builds Evener, runs the primes service on real requests, and calls Python functions on a pool of workers
 # make test   formatting, lints and all tests
 # make help   the rest
 
@@ -10,20 +10,22 @@ BIN := target/debug/evener
 # What the wheel brings along beside the package: the program, put there by the two rules that make a wheel.
 PROGRAM := python/evener.data/scripts/evener
 
-.PHONY: help demo test test-rust test-python test-e2e test-long lint format build install release wheel bench clean
+.PHONY: help demo test test-rust test-python test-e2e test-long lint format build install release wheel bench load-test clean
 
 help:
 	@sed -n 's/^# //p' Makefile
 	@echo 'make lint       formatting and lints alone'
 	@echo 'make format     format everything'
 	@echo 'make test-long  the long suites: many seeds of the simulation, long properties'
-	@echo 'make bench      measure against Mosec and write docs/performance.md (installs wrk and Mosec)'
+	@echo 'make bench      measure against Mosec, ProcessPoolExecutor and Ray, and write docs/performance.md (installs wrk, Mosec and Ray)'
+	@echo 'make load-test  measure the load test of functions, and write its table and picture into docs/'
 	@echo 'make release    the binary that is fast: target/release/evener'
 	@echo 'make wheel      the Python package with its extension and the evener program: dist/evener-*.whl'
 	@echo 'make clean      remove everything that was built'
 
 demo: install
 	$(PYTHON) examples/primes/demo.py --evener $(BIN)
+	EVENER_BIN=$(CURDIR)/$(BIN) $(VENV)/bin/python examples/functions/demo.py
 
 build:
 	cargo build --locked --package evener
@@ -73,9 +75,14 @@ format: $(VENV_READY)
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-bench: release
+bench: wheel
 	$(PYTHON) benches/compare.py --evener target/release/evener --write docs/performance.md
 	$(PYTHON) benches/hop.py --evener target/release/evener --write docs/performance.md
+	$(PYTHON) benches/functions.py --write docs/performance.md
+
+load-test: install release
+	EVENER_BIN=$(CURDIR)/target/release/evener $(VENV)/bin/python examples/functions/load_test.py \
+		--workers 20 --svg docs/functions-load.svg --write docs/functions.md
 
 clean:
 	cargo clean

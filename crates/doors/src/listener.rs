@@ -13,7 +13,7 @@ use std::time::Duration;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::Service;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -31,7 +31,12 @@ const STREAMS: u32 = 256;
 /// How many bytes an HTTP/2 client may send ahead of what was taken, on one stream and in all.
 const WINDOW: u32 = 16 << 20;
 /// The most bytes of one HTTP/2 frame. Large frames make large payloads cheap.
-const FRAME: u32 = 1 << 20;
+const FRAME: u32 = (1 << 20) + (64 << 10);
+/// How often an HTTP/2 client that says nothing is asked whether it is there, and how long it has for an answer. A process that a
+/// client has forked keeps its connection open, so its end alone does not show.
+const ASK_EVERY: Duration = Duration::from_secs(20);
+/// How many bytes may be under way on a Unix socket.
+const SOCKET_BUFFER: usize = 1 << 20;
 /// How many bytes of an answer may wait to be written on an HTTP/2 stream.
 const SEND_BUFFER: usize = 2 << 20;
 /// How long to wait after an `accept` that failed, for instance for want of descriptors.
@@ -200,7 +205,10 @@ impl Spoken {
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(WINDOW)
             .max_frame_size(FRAME)
-            .max_send_buf_size(SEND_BUFFER);
+            .max_send_buf_size(SEND_BUFFER)
+            .keep_alive_interval(ASK_EVERY)
+            .keep_alive_timeout(ASK_EVERY)
+            .timer(TokioTimer::new());
         Spoken::Either(http)
     }
 
@@ -300,7 +308,11 @@ where
                 Err(error) => pause(error).await,
             },
             BoundListener::Unix(unix, _) => match unix.accept().await {
-                Ok((stream, _)) => acceptor.spawn(stream.as_raw_fd(), TokioIo::new(stream), "unix".into(), place),
+                Ok((stream, _)) => {
+                    // The system gives what it allows, and less works as well.
+                    let _ = rustix::net::sockopt::set_socket_send_buffer_size(&stream, SOCKET_BUFFER);
+                    acceptor.spawn(stream.as_raw_fd(), TokioIo::new(stream), "unix".into(), place)
+                }
                 Err(error) => pause(error).await,
             },
         }

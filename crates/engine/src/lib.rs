@@ -130,14 +130,14 @@ impl Running {
         if let Some(http) = &service.listen.http {
             let headers = usize::try_from(limits.headers).unwrap_or(usize::MAX);
             let door = HttpDoor::new(self.node.clone(), wiring::routes(service), limits.body_timeout, headers)?;
-            let bound = listen::tcp(http).await?;
+            let bound = listen::tcp(http, false).await?;
             self.addresses.push(Address { name: "http", url: bound.url()? });
             let connections = limits.connections.min(spare_descriptors(workers));
             self.doors.push(Arc::new(door).serve(bound, timeouts, connections));
         }
         let token = folder.token()?.as_str().to_owned();
         let (bound, hosts) = match &service.listen.api {
-            Some(api) => (listen::tcp(api).await?, listen::hosts(api)),
+            Some(api) => (listen::tcp(api, true).await?, listen::hosts(api)),
             None => (listen::unix(folder, &service.name)?, Vec::new()),
         };
         self.addresses.push(Address { name: "api", url: bound.url()? });

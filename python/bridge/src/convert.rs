@@ -15,7 +15,8 @@ const COPY: usize = 64 * 1024;
 
 /// Bytes that a session may keep.
 pub(crate) fn input(bytes: &Bound<'_, PyBytes>) -> Bytes {
-    if bytes.as_bytes().len() <= COPY {
+    // So are those of other kinds: what happens when such an object is freed is up to its class.
+    if bytes.as_bytes().len() <= COPY || !bytes.is_exact_instance_of::<PyBytes>() {
         return Bytes::copy_from_slice(bytes.as_bytes());
     }
     // The object lives as long as the session needs it. The session's thread never touches it: when it lets go of it, the object

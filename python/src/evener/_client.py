@@ -193,8 +193,13 @@ class Client:
     # ----------------------------------------------------------------------------------------------------------------
 
     def workers(self, pool: str = "") -> list[Worker]:
-        """Return the workers that are up: of one pool, or of all."""
-        return [Worker(*fields) for fields in self._live().workers(pool)]
+        """Return the workers that are up: of one pool, or of all.
+
+        Those of a private engine are waited for, if it has just been started.
+        """
+        session = self._live()
+        session.wait_ready()
+        return [Worker(*fields) for fields in session.workers(pool)]
 
     @property
     def pools(self) -> list[Pool]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import cloudpickle  # type: ignore[import-untyped, unused-ignore]
 
-from evener import _culprit
+from evener import _culprit, _worker
 from evener._errors import SerializationError
 from evener._pickling import PROTOCOL, by_value_lock
 
@@ -31,6 +31,10 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
         if type(obj) is io.TextIOWrapper:
             if obj not in (sys.stdin, sys.stdout, sys.stderr):
                 raise TypeError(f"cannot pickle an open file ({obj.name!r})")
+        elif _is_decorated(obj):
+            if not obj._bound and not is_importable(obj):
+                # In a worker it calls the plain function, however it is called.
+                return _worker._Local, (obj.__wrapped__,)
         elif isinstance(obj, FunctionType):
             wrapper = _wrapper_of(obj)
             if wrapper is not None and not _is_by_value(obj.__module__):
@@ -43,8 +47,11 @@ def _wrapper_of(function: Callable[..., Any]) -> Any | None:
     found: Any = sys.modules.get(getattr(function, "__module__", None) or "")
     for name in getattr(function, "__qualname__", "").split("."):
         found = getattr(found, name, None)
-    decorated = getattr(type(found), "__evener__", None) == "function"
-    return found if decorated and getattr(found, "__wrapped__", None) is function else None
+    return found if _is_decorated(found) and getattr(found, "__wrapped__", None) is function else None
+
+
+def _is_decorated(value: object) -> bool:
+    return getattr(type(value), "__evener__", None) == "function"
 
 
 def _is_by_value(module: str | None) -> bool:
@@ -55,10 +62,14 @@ def _is_by_value(module: str | None) -> bool:
     return any(".".join(parts[:count]) in listed for count in range(1, len(parts) + 1))
 
 
+def is_named(decorated: Any) -> bool:
+    """Whether a decorated function is what its module has under its name, so that others pickle it by that name."""
+    return _wrapper_of(decorated.__wrapped__) is decorated
+
+
 def is_importable(decorated: Any) -> bool:
     """Whether a worker finds a decorated function by importing its module."""
-    function = decorated.__wrapped__
-    return not _is_by_value(getattr(function, "__module__", None)) and _wrapper_of(function) is decorated
+    return not _is_by_value(getattr(decorated.__wrapped__, "__module__", None)) and is_named(decorated)
 
 
 def dumps(value: object) -> bytes:

@@ -21,6 +21,8 @@ from evener._errors import ConnectError
 
 # How long the engine may take to listen, and to leave after SIGTERM, in seconds.
 _START_TIMEOUT = 30.0
+# How long its workers may take until they are waited for no longer, in seconds.
+_READY_TIMEOUT = 20.0
 _STOP_TIMEOUT = 5.0
 
 # How many of the last lines of its log an error shows, and of how many bytes.
@@ -53,6 +55,15 @@ def binary() -> str:
     )
 
 
+def _is_text(path: str) -> bool:
+    """Whether a path can be told to the engine: one whose bytes are not UTF-8 cannot."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class Engine:
     """A private engine that is up; `url` is where it listens.
 
@@ -67,6 +78,7 @@ class Engine:
         # An object that is collected while it is held may stop its engine, perhaps this one.
         self._lock = threading.RLock()
         self._ending = ""
+        self._said = b""
         self._process = self._spawn(workers)
         self.pid = self._process.pid
         try:
@@ -92,7 +104,7 @@ class Engine:
             raise ConnectError(f"the private engine {program!r} cannot be started: {error}") from error
         orders = {
             "executable": sys.executable,
-            "path": [str(Path(entry).absolute()) for entry in sys.path if isinstance(entry, str)],
+            "path": [str(Path(entry).absolute()) for entry in sys.path if isinstance(entry, str) and _is_text(entry)],
             "workers": workers,
             "parent": os.getpid(),
         }
@@ -104,26 +116,39 @@ class Engine:
 
     def _address(self) -> str:
         """Wait until it says where it listens."""
+        words = self._line(b"listening", time.monotonic() + _START_TIMEOUT)
+        if words is None:
+            raise ConnectError(f"the private engine did not listen within {_START_TIMEOUT:g} s{self._tail()}")
+        if not words:
+            raise ConnectError(f"the private engine did not start: {self._how()}{self._tail()}")
+        return words[-1].decode()
+
+    def wait_ready(self) -> None:
+        """Wait until all workers are up; not for longer than they may take where all is well, and not if it has ended."""
+        with self._lock:
+            if self._process.stdout is not None and not self._process.stdout.closed:
+                self._line(b"ready", time.monotonic() + _READY_TIMEOUT)
+
+    def _line(self, first: bytes, until: float) -> list[bytes] | None:
+        """Return the words of the line that begins with a word: empty if none will come, None if it takes too long."""
         stdout = self._process.stdout
         assert stdout is not None
-        until = time.monotonic() + _START_TIMEOUT
-        said = b""
         with selectors.DefaultSelector() as selector:
             selector.register(stdout, selectors.EVENT_READ)
             while True:
+                for line in self._said.splitlines(keepends=True):
+                    words = line.split()
+                    if line.endswith(b"\n") and words[:1] == [first]:
+                        return words
                 left = until - time.monotonic()
                 if left <= 0:
-                    raise ConnectError(f"the private engine did not listen within {_START_TIMEOUT:g} s{self._tail()}")
+                    return None
                 if not selector.select(left):
                     continue
                 data = os.read(stdout.fileno(), 4096)
                 if not data:
-                    raise ConnectError(f"the private engine did not start: {self._how()}{self._tail()}")
-                said += data
-                for line in said.splitlines(keepends=True):
-                    words = line.split()
-                    if line.endswith(b"\n") and words[:2] == [b"listening", b"api"] and len(words) == 3:
-                        return words[2].decode()
+                    return []
+                self._said += data
 
     def ending(self) -> str:
         """Say how it ended, with the last lines of its log; empty if it runs."""

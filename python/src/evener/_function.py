@@ -184,7 +184,7 @@ class Function(Generic[P, R]):
 
         if self._bound:
             return functools.partial, (self._unbound, *self._bound)
-        if _cloud.is_importable(self):
+        if _cloud.is_named(self):
             return self.__wrapped__.__qualname__
         # In a worker it calls the plain function, however it is called.
         return _worker._Local, (self.__wrapped__,)

@@ -196,6 +196,11 @@ class Session:
         adorn(failure, output)
         raise failure
 
+    def wait_ready(self) -> None:
+        """Wait until the workers of a private engine are up."""
+        if self._engine is not None:
+            self._engine.wait_ready()
+
     def workers(self, pool: str) -> list[tuple[int, str, str, int, int, bool]]:
         """Ask the engine for the workers of a pool; an empty name stands for all pools."""
         self.check()

@@ -244,6 +244,9 @@ fn order(spawn: &Spawn) -> Result<Order, SpawnError> {
     })
 }
 
+/// How many bytes may be under way on a worker's socket, each way.
+const SOCKET_BUFFER: usize = 1 << 20;
+
 /// Both ends of everything between the node and one process.
 struct Pipes {
     socket: UnixStream,
@@ -256,6 +259,10 @@ impl Pipes {
     fn open() -> io::Result<Self> {
         let (socket, theirs) = UnixStream::pair()?;
         socket.set_nonblocking(true)?;
+        // A large payload then takes few turns. The system gives what it allows, and less works as well.
+        for end in [&socket, &theirs] {
+            let _ = rustix::net::sockopt::set_socket_send_buffer_size(end, SOCKET_BUFFER);
+        }
         let (stdout, stdout_end) = io::pipe()?;
         let (stderr, stderr_end) = io::pipe()?;
         // Only the reading ends: a program may not expect that its own output does not block.
