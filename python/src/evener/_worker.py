@@ -1510,6 +1510,9 @@ class _Link:
             self.socket.sendall(_frame(word, key, extension, payload, number, spent))
             return
         more = _MORE << 8
+        # The node makes room for all of it at once.
+        size = b'"size":%d' % len(payload)
+        extension = b"".join((extension[:-1], b",", size, b"}")) if extension else b"{" + size + b"}"
         head = _head(word | more, key, len(extension), _PART_LIMIT, number, spent) + extension
         with memoryview(payload) as view:
             for start in range(0, len(view), _PART_LIMIT):
@@ -1654,7 +1657,7 @@ class _Streams:
 
     @staticmethod
     def _make_for_c() -> tuple[Callable[[], object], Callable[[], object]]:
-        """Have C code write whole lines, as Python does; return what asks whether there is a rest, and what writes it."""
+        """Have C code write whole lines, as Python does; return what asks for a rest, and what writes it."""
         from functools import partial
 
         try:
