@@ -61,7 +61,9 @@ def test_what_a_call_writes_is_in_the_pipes_before_its_outcome(caller, granted):
     def f():
         sys.stdout.write("half \\ud800")
         sys.stderr.write("error")
+        sys.stdout.flush()
         sys.stdout.buffer.write(b"!")
+        sys.stdout.flush()
         os.write(1, b"")
         subprocess.run(["echo", "from a program"])
         library = ctypes.CDLL(None)
@@ -111,7 +113,7 @@ def test_a_large_result_brings_counts_too(caller):
     worker = caller(granted=True)
     function = worker.learn("def f(size):\n  print(size)\n  return bytes(size)")
     outcome = worker.ask(function, 1_000_000)
-    assert (outcome.extension, len(outcome.result)) == ({"printed": [8, 0]}, 1_000_000)
+    assert (outcome.extension, len(outcome.result)) == ({"printed": [8, 0], "size": 1_000_009}, 1_000_000)
 
 
 @linux

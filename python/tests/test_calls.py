@@ -10,6 +10,7 @@ import random
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import cloudpickle
 import pytest
@@ -53,6 +54,7 @@ SAME = "def f(value): return value"
 # Takes as long as it is told, and remembers which calls it has begun.
 WORK = """
 import time
+from pathlib import Path
 begun = []
 def f(name, sleep=0, compute=0):
     begun.append(name)
@@ -679,8 +681,11 @@ def test_there_is_no_context_in_a_stage(start):
 
 
 @pytest.mark.parametrize("installed", [True, False])
-def test_the_package_is_there(caller, installed):
-    worker = caller(env={"PYTHONPATH": str(SOURCES)} if installed else {})
+def test_the_package_is_there(caller, installed, tmp_path):
+    # What a worker needs of the packages of this Python, and nothing else of them.
+    (tmp_path / "cloudpickle").symlink_to(Path(cloudpickle.__file__).parent)
+    paths = [str(tmp_path), str(SOURCES)] if installed else [str(tmp_path)]
+    worker = caller(env={"PYTHONPATH": os.pathsep.join(paths)}, site=False)
     text = """
     import evener, evener._worker, importlib.util, pickle, sys
     from evener._worker import _Local

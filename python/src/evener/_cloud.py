@@ -32,7 +32,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
             if obj not in (sys.stdin, sys.stdout, sys.stderr):
                 raise TypeError(f"cannot pickle an open file ({obj.name!r})")
         elif _is_decorated(obj):
-            if not obj._bound and not is_importable(obj):
+            # Objects of `compute_this` have a way of their own.
+            if getattr(obj, "_bound", None) == () and not is_importable(obj):
                 # In a worker it calls the plain function, however it is called.
                 return _worker._Local, (obj.__wrapped__,)
         elif isinstance(obj, FunctionType):

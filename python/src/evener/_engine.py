@@ -124,7 +124,7 @@ class Engine:
         return words[-1].decode()
 
     def wait_ready(self) -> None:
-        """Wait until all workers are up; not for longer than they may take where all is well, and not if it has ended."""
+        """Wait until all workers are up; not for longer than that should take, and not if it has ended."""
         with self._lock:
             if self._process.stdout is not None and not self._process.stdout.closed:
                 self._line(b"ready", time.monotonic() + _READY_TIMEOUT)

@@ -1704,7 +1704,7 @@ class _Streams:
         except Exception:
             try:
                 stream = open(number, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
-                stream.reconfigure(line_buffering=True, write_through=True)
+                stream.reconfigure(line_buffering=True)
             except OSError:
                 return None
         return stream
@@ -2591,8 +2591,8 @@ def _ignore_interrupt(_number: int, _frame: object) -> None:
     """Ctrl-C is for the node, which tells its workers. A handler, unlike SIG_IGN, is not passed on to subprocesses."""
 
 
-def _settle_process(folders: list[str], search: list[str]) -> None:
-    """Give user code a tidy process: paths, arguments, signals and streams."""
+def _settle_process(folders: list[str], search: list[str], by_lines: bool) -> None:
+    """Give user code a tidy process: paths, arguments, signals and streams, which may write line by line."""
     if search:
         sys.path[:] = search
     elif not sys.flags.isolated and not getattr(sys.flags, "safe_path", False):
@@ -2604,7 +2604,10 @@ def _settle_process(folders: list[str], search: list[str]) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     for stream in (sys.stdout, sys.stderr):
         if stream is not None and hasattr(stream, "reconfigure"):
-            stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True, write_through=True)
+            # Were each piece of a line on its way by itself, the lines of calls that print at the same time would mix.
+            # Lines of stages are put together by the node.
+            through = not by_lines
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True, write_through=through)
 
 
 def _connect() -> socket.socket:
@@ -2655,13 +2658,13 @@ def _main(arguments: list[str]) -> NoReturn:
     wants_context = False
     try:
         if target:
-            _settle_process(folders, search)
+            _settle_process(folders, search, by_lines=False)
             _offer_package()
             call, wants_context = _load(target, folders[0])
         else:
             calls = _Calls(link)
             call = calls.run
-            _settle_process(folders, search)
+            _settle_process(folders, search, by_lines=True)
             _settle_names(calls)
             calls.warm_up()
     except BaseException as error:
