@@ -740,6 +740,15 @@ def test_large_outcomes_of_every_verb(start, result, verb):
     assert worker.do(text.encode(), TEXT).value == text
 
 
+def test_a_large_body_with_headers_as_large_as_can_be(start):
+    worker = start("import evener\ndef f(size): return evener.Response(bytes(400_000), headers={'x': 'y' * size})")
+    for size in (1, LIMIT - 100, LIMIT - len('{"headers":[["x",""]]}')):
+        outcome = worker.do(str(size).encode())
+        assert outcome.extension["headers"] == [["x", "y" * size]]
+        assert outcome.extension.get("size", 400_000) == len(outcome.payload) == 400_000
+    assert worker.do(str(size + 1).encode()).number == ENCODE
+
+
 def test_a_large_request(start):
     worker = start("def f(request): return len(request.body)")
     assert worker.do(b"x" * 1_000_000, BYTES, {"request": REQUEST}, verb=1).value == 1_000_000

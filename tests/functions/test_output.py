@@ -112,7 +112,7 @@ def test_c_code_that_never_flushes_still_counts(remote):
 def test_output_is_seen_while_the_function_runs(remote, signs, capsys):
     def talk():
         print("first")
-        print("no newline yet", end="")
+        print("no newline yet", end="", flush=True)
         print("trouble", file=sys.stderr)
         signs.wait_for("go")
         print(" and the rest")

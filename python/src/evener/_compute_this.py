@@ -65,7 +65,7 @@ class Computable(Generic[P, R]):
             lambda: _client.shared(server)._live(),
         )
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Computation[R]:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Computation[R]:
         return Computation(self._sender, args, kwargs)
 
     def get_workers(self) -> list[Worker]:

@@ -57,10 +57,10 @@ class Function(Generic[P, R]):
         self._bound: tuple[Any, ...] = ()
         self._unbound: Function[..., R] | None = None
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         return cast("R", self._sender.function(*self._bound, *args, **kwargs))
 
-    def run(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def run(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function in a worker, wait, and return what it returned.
 
         Raises what the function raised, as its own type, with the traceback of the worker behind it; `WorkerDied`,
@@ -72,7 +72,7 @@ class Function(Generic[P, R]):
         """
         return cast("R", self._sender.run((*self._bound, *args) if self._bound else args, kwargs))
 
-    def submit(self, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+    def submit(self, /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """Send a call to the workers, and return its `Future` at once.
 
         Raises `SerializationError` if an argument cannot travel, and `ConnectError`, `AuthenticationError`,

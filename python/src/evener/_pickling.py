@@ -10,6 +10,7 @@ in `evener._cloud`, which is imported when it is first needed.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import pickle
@@ -138,7 +139,7 @@ def body_of(
     """
     from evener import _cloud  # noqa: PLC0415
 
-    watch = tuple(_globals_of(function)) if _cloud.travels_by_value(function, by_value) else ()
+    watch = tuple(_globals_of(function, lambda one: _cloud.travels_by_value(one, by_value), set()))
     pickled = _cloud.function(function, name, by_value)
     if len(pickled) > _LARGE:
         warnings.warn(_cloud.too_large(function, name, len(pickled), by_value), stacklevel=_depth_of_caller())
@@ -154,12 +155,23 @@ def body_of(
     return Body(data, hashlib.sha256(data).digest(), name, watch)
 
 
-def _globals_of(function: Callable[..., Any]) -> Iterable[tuple[dict[str, Any], str, object]]:
-    if isinstance(function, FunctionType):
-        space = function.__globals__
-        for name in sorted(_names_in(function.__code__)):
-            if name in space:
-                yield space, name, space[name]
+def _globals_of(
+    function: object, travels: Callable[[Any], bool], seen: set[int]
+) -> Iterable[tuple[dict[str, Any], str, object]]:
+    """Give each global variable that a function uses, itself or through others that travel with it: where, and what."""
+    function = getattr(function, "__wrapped__", function)
+    if not isinstance(function, FunctionType) or id(function) in seen or not travels(function):
+        return
+    seen.add(id(function))
+    space = function.__globals__
+    for name in sorted(_names_in(function.__code__)):
+        if name in space:
+            yield space, name, space[name]
+            yield from _globals_of(space[name], travels, seen)
+    for cell in function.__closure__ or ():
+        # One that has no value yet says so.
+        with contextlib.suppress(ValueError):
+            yield from _globals_of(cell.cell_contents, travels, seen)
 
 
 def _names_in(code: CodeType) -> set[str]:

@@ -1510,9 +1510,10 @@ class _Link:
             self.socket.sendall(_frame(word, key, extension, payload, number, spent))
             return
         more = _MORE << 8
-        # The node makes room for all of it at once.
-        size = b'"size":%d' % len(payload)
-        extension = b"".join((extension[:-1], b",", size, b"}")) if extension else b"{" + size + b"}"
+        if len(extension) <= _EXTENSION_LIMIT - _PRINTED_LIMIT:
+            # The node makes room for all of it at once.
+            size = b'"size":%d' % len(payload)
+            extension = b"".join((extension[:-1], b",", size, b"}")) if extension else b"{" + size + b"}"
         head = _head(word | more, key, len(extension), _PART_LIMIT, number, spent) + extension
         with memoryview(payload) as view:
             for start in range(0, len(view), _PART_LIMIT):
