@@ -8,9 +8,9 @@ import sys
 import threading
 import warnings
 
+import evener
 import pytest
 
-import evener
 from functions import work
 from harness import until
 
@@ -208,7 +208,7 @@ def test_an_argument_that_cannot_be_unpickled_there_fails_its_call(remote):
         def __reduce__(self):
             return int, ("no number",)
 
-    with pytest.raises(evener.SerializationError, match="arguments of echo cannot be unpickled.*no number"):
+    with pytest.raises(evener.SerializationError, match=r"arguments of echo cannot be unpickled.*no number"):
         remote(work.echo).run(Once())
 
 

@@ -9,9 +9,9 @@ import os
 import sys
 import threading
 
+import evener
 import pytest
 
-import evener
 from functions import work
 from harness import until
 

@@ -225,12 +225,12 @@ def test_a_fork_cannot_use_the_connection_and_does_the_parent_no_harm(busy):
         """
         square = evener.function(lambda x: x * x)
         gate = os.path.join(HERE, "gate")
-        slow = evener.function(lambda x: [time.sleep(0.01) for _ in iter(lambda: os.path.exists(gate), True)] and x)
+        slow = evener.function(lambda x: ([time.sleep(0.01) for _ in iter(lambda: os.path.exists(gate), True)], x)[1])
         assert square.run(2) == 4
-        pending = slow.submit(7)
-        results = slow.map([5, 6])
         executor = evener.Executor()
         assert executor.submit(abs, -1).result() == 1
+        pending = slow.submit(7)
+        results = slow.map([5, 6])
 
         def fails(function):
             try:

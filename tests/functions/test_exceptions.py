@@ -6,9 +6,9 @@ import pickle
 import sys
 import traceback
 
+import evener
 import pytest
 
-import evener
 from functions import work
 
 NEW = sys.version_info >= (3, 11)

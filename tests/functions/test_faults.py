@@ -1,4 +1,4 @@
-"""Workers that die, hang or run out of memory, and calls that are cancelled: who suffers, how soon, and who does not."""
+"""Workers that die, hang or run out of memory, and calls that are cancelled: who suffers, how soon, who does not."""
 
 import concurrent.futures
 import ctypes
@@ -9,9 +9,9 @@ import sys
 import threading
 import time
 
+import evener
 import pytest
 
-import evener
 from functions import work
 from harness import Process, until
 from harness.signs import Signs
@@ -163,7 +163,7 @@ def test_exceptions_are_never_tried_again(restored, signs):
     assert len(signs.notes("tries")) == 1
 
 
-def test_a_group_that_dies_is_sent_again_one_by_one_if_retries_allow(restored, signs):
+def test_a_group_that_dies_is_sent_again_one_by_one_if_retries_allow(restored):
     def poison(x):
         if x == 13:
             os._exit(13)

@@ -4,9 +4,9 @@ import gc
 import itertools
 import time
 
+import evener
 import pytest
 
-import evener
 from functions import work
 from harness import until
 
@@ -61,7 +61,7 @@ def test_an_endless_input_is_taken_only_as_far_as_needed(remote):
 
 def test_a_slow_function_is_not_far_behind_its_input(remote):
     taken = itertools.count()
-    results = remote(work.sleep).map((0.005 for _ in taken))
+    results = remote(work.sleep).map(0.005 for _ in taken)
     assert list(itertools.islice(results, 5)) == [0.005] * 5
     assert next(taken) < 60
     results.close()

@@ -7,9 +7,9 @@ import random
 import subprocess
 import sys
 
+import evener
 import pytest
 
-import evener
 from functions import work
 from harness import until
 from harness.engine import client_of
