@@ -178,10 +178,12 @@ def test_a_full_pipe_does_not_keep_jobs_from_being_given_back(caller):
         (3, RETURNED),
         (2, RETURNED),
     ]
+    # A pipe holds less than its size, if what was written filled no whole pages.
     left = 200_000
-    while left > 60_000:
+    while left > 20_000:
         left -= len(os.read(worker.process.stdout.fileno(), 10_000))
-    assert worker.outcome().extension["printed"][0] <= left
+    # It counted when the call had ended, which may have been before the last of these reads.
+    assert left <= worker.outcome().extension["printed"][0] <= 65_536
 
 
 def test_no_credit_where_output_is_no_pipe(tmp_path, caller):
