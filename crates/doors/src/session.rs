@@ -115,7 +115,9 @@ impl<N: Node> Session<N> {
     fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Option<Result<SessionReply, Status>>> {
         self.waker.register(cx.waker());
         let mut state = self.state();
-        if let Some(status) = state.fault.take().filter(|_| state.closed) {
+        if state.closed
+            && let Some(status) = state.fault.take()
+        {
             return Poll::Ready(Some(Err(status)));
         }
         match state.outbox.take() {

@@ -11,7 +11,7 @@ import contextlib
 import io
 import sys
 from collections.abc import Callable, Iterator
-from types import FunctionType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 import cloudpickle  # type: ignore[import-untyped, unused-ignore]
@@ -31,6 +31,10 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
         if type(obj) is io.TextIOWrapper:
             if obj not in (sys.stdin, sys.stdout, sys.stderr):
                 raise TypeError(f"cannot pickle an open file ({obj.name!r})")
+        elif type(obj) is CodeType:
+            # Some versions of cloudpickle leave out which file code is from, and tracebacks then show no lines of it.
+            make, parts = self.dispatch_table[CodeType](obj)
+            return make, tuple(obj.co_filename if part == "<dynamic-code>" else part for part in parts)
         elif _is_decorated(obj):
             # Objects of `compute_this` have a way of their own.
             if getattr(obj, "_bound", None) == () and not is_importable(obj):
