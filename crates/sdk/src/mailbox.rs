@@ -53,6 +53,12 @@ impl<T> Mailbox<T> {
         }
     }
 
+    /// Whether there is nothing to take, and something may still come.
+    pub(crate) fn is_empty(&self) -> bool {
+        let inside = self.lock();
+        inside.letters.is_empty() && !inside.over
+    }
+
     /// Takes what is there. Waits if there is nothing, at most for `timeout`, and then returns an empty list. None: nothing is
     /// left, and nothing will come.
     pub fn wait(&self, timeout: Option<Duration>) -> Option<Vec<T>> {

@@ -1,5 +1,6 @@
 //! Many calls over one stream.
 
+mod alert;
 pub(crate) mod arrival;
 mod desk;
 mod functions;
@@ -18,6 +19,7 @@ use evener_protocol::api;
 use http::{Request, header};
 use tonic::body::Body;
 
+use self::alert::Alert;
 use self::desk::Desk;
 use self::incoming::Incoming;
 use self::outgoing::Outgoing;
@@ -44,6 +46,7 @@ pub struct Session {
 
 struct Handle {
     desk: Arc<Desk>,
+    alert: Arc<Alert>,
     welcome: Welcome,
     client: Client,
     runtime: tokio::runtime::Handle,
@@ -80,6 +83,8 @@ pub struct Pool {
 pub struct Direct {
     number: u64,
     mailbox: Arc<Mailbox<Event>>,
+    alert: Arc<Alert>,
+    began: Instant,
 }
 
 /// What receives for a session. It must be run for the session to do anything; if it is dropped, the session is lost.
@@ -152,6 +157,7 @@ impl Session {
         desk.reply(Instant::now(), reply);
         let handle = Handle {
             desk: Arc::clone(&desk),
+            alert: Arc::new(Alert::new()),
             welcome: welcome.into(),
             client: Client::over(connection),
             runtime: tokio::runtime::Handle::current(),
@@ -198,8 +204,9 @@ impl Session {
     /// [`Error::Closed`], [`Error::Lost`], or [`Error::Undefined`].
     pub fn call(&self, work: &Work<'_>, input: Bytes) -> Result<Direct, Error> {
         let mailbox = Arc::new(Mailbox::new());
+        let began = Instant::now();
         let number = self.handle.desk.submit(work, [input], Some(Arc::clone(&mailbox)))?;
-        Ok(Direct { number, mailbox })
+        Ok(Direct { number, mailbox, alert: Arc::clone(&self.handle.alert), began })
     }
 
     /// What becomes of the calls that were submitted. It is over when the session is over and all has been taken.
@@ -248,7 +255,12 @@ impl Direct {
     /// Takes what is there. Waits if there is nothing, at most for `timeout`, and then returns an empty list. The last event is
     /// the outcome; once it has been taken, there is None.
     pub fn wait(&self, timeout: Option<Duration>) -> Option<Vec<Event>> {
-        self.mailbox.wait(timeout)
+        self.alert.wait(&self.mailbox, self.began, timeout);
+        let events = self.mailbox.wait(timeout);
+        if events.as_ref().and_then(|events| events.last()).is_some_and(|last| last.what.is_outcome()) {
+            self.alert.took(self.began.elapsed());
+        }
+        events
     }
 
     /// The same for tasks.
