@@ -17,10 +17,13 @@ TESTS = Path(__file__).resolve().parent.parent
 
 
 def function_pools(**pools):
-    """The text of a service file with these function pools, whose workers run this Python."""
-    interpreter = f'"{sys.executable}"'
-    text = "".join(f"  {name}: {{interpreter: {interpreter}, {keys}}}\n" for name, keys in pools.items())
-    return f"functions:\n{text}"
+    """The text of a service file with these function pools, whose workers run this Python if they name no other."""
+
+    def line(name, keys):
+        named = "" if "interpreter:" in keys else f'interpreter: "{sys.executable}", '
+        return f"  {name}: {{{named}{keys}}}\n"
+
+    return "functions:\n" + "".join(line(name, keys) for name, keys in pools.items())
 
 
 @contextmanager

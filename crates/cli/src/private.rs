@@ -43,7 +43,8 @@ pub(crate) fn run() -> ExitCode {
 }
 
 async fn serve() -> anyhow::Result<ExitCode> {
-    // Before anything else: a terminal sends Ctrl-C to the script and to this process alike, and the script decides.
+    // Before anything else: whoever started this by hand, or in the script's own process group, has Ctrl-C sent to both alike, and
+    // the script decides.
     let mut signals = Signals::listen().context("signals cannot be caught")?;
     let script = match Script::read() {
         Ok(script) => script,

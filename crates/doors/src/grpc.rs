@@ -133,13 +133,27 @@ impl<N: Node> Evener for Calls<N> {
             let session = session.clone();
             async move {
                 let mut intake = Intake::new(session.clone());
-                // An error means that the client is gone, as an end does.
-                while let Ok(Some(message)) = incoming.message().await {
-                    if let Err(status) = intake.receive(message) {
-                        tracing::debug!(%status, "a session ended: its client does not keep to the rules");
-                        session.fail(status);
-                        break;
+                let fault = loop {
+                    // A client that does not read is not read from either.
+                    session.has_room().await;
+                    let message = tokio::select! {
+                        biased;
+                        () = session.overflowed() => {
+                            let why = "half of the node's memory is full of values that this client has not read";
+                            break Some(Status::resource_exhausted(why));
+                        }
+                        message = incoming.message() => message,
+                    };
+                    match message.and_then(|message| message.map(|message| intake.receive(message)).transpose()) {
+                        Ok(Some(())) => {}
+                        Ok(None) => break None,
+                        // Mostly the client is gone; otherwise it hears what is wrong.
+                        Err(status) => break Some(status),
                     }
+                };
+                if let Some(status) = fault {
+                    tracing::debug!(%status, "a session ended before its time");
+                    session.fail(status);
                 }
                 session.close();
             }

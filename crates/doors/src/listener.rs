@@ -34,7 +34,9 @@ const WINDOW: u32 = 16 << 20;
 const FRAME: u32 = (1 << 20) + (64 << 10);
 /// How often an HTTP/2 client that says nothing is asked whether it is there, and how long it has for an answer. A process that a
 /// client has forked keeps its connection open, so its end alone does not show.
-const ASK_EVERY: Duration = Duration::from_secs(20);
+const ASK_EVERY: Duration = Duration::from_secs(30);
+/// A client may be suspended for a while.
+const ANSWER_WITHIN: Duration = Duration::from_secs(600);
 /// How many bytes may be under way on a Unix socket.
 const SOCKET_BUFFER: usize = 1 << 20;
 /// How many bytes of an answer may wait to be written on an HTTP/2 stream.
@@ -207,7 +209,7 @@ impl Spoken {
             .max_frame_size(FRAME)
             .max_send_buf_size(SEND_BUFFER)
             .keep_alive_interval(ASK_EVERY)
-            .keep_alive_timeout(ASK_EVERY)
+            .keep_alive_timeout(ANSWER_WITHIN)
             .timer(TokioTimer::new());
         Spoken::Either(http)
     }

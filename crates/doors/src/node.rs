@@ -103,8 +103,8 @@ pub struct Called {
 
 /// Whoever waits for calls. What is told here must not wait, nor call the node.
 pub trait Caller: Debug + Send + Sync + 'static {
-    /// The call wrote something. `cut`: this is all that is passed on.
-    fn printed(&self, number: u64, stream: Stream, bytes: &[u8], cut: bool);
+    /// The call wrote something. `cut`: this is all that is passed on. False if the caller takes no more.
+    fn printed(&self, number: u64, stream: Stream, bytes: &[u8], cut: bool) -> bool;
 
     /// The call has ended; nothing more comes of it.
     fn answered(&self, number: u64, called: Called);

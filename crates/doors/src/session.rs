@@ -3,6 +3,7 @@
 //! What the node tells of a call gathers here until the client's stream takes it, all that has gathered in one message. So a
 //! client that makes many calls costs few messages, and one that makes a single call waits for nobody.
 
+mod known;
 mod outbox;
 mod uploads;
 
@@ -18,11 +19,12 @@ use bytes::Bytes;
 use evener_core::{Code, Problem, RequestId, RequestKey, Reservation, Terms, Withdrawal};
 use evener_protocol::api::{self, SessionReply, SessionRequest};
 use evener_protocol::{Content, Value};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
 use tonic::Status;
 use tonic::codegen::tokio_stream::Stream as AsyncStream;
 
+use self::known::Known;
 use self::outbox::Outbox;
 use self::uploads::{Upload, Uploads};
 use crate::node::{Answered, CallTicket, Called, Caller, Function, Node, Parcel, Stream};
@@ -45,6 +47,10 @@ pub(crate) struct Session<N> {
     node: Arc<N>,
     state: Mutex<State>,
     waker: AtomicWaker,
+    /// Told when the client has taken something.
+    room: Notify,
+    /// Told when far too much waits for it.
+    overflow: Notify,
 }
 
 #[derive(Default)]
@@ -75,7 +81,13 @@ impl<N: Node> Session<N> {
     /// A session without calls. `whole`: values are not cut into pieces.
     pub(crate) fn new(node: Arc<N>, whole: bool) -> Arc<Session<N>> {
         let state = State { outbox: Outbox::new(whole), ..State::default() };
-        Arc::new(Session { node, state: Mutex::new(state), waker: AtomicWaker::new() })
+        Arc::new(Session {
+            node,
+            state: Mutex::new(state),
+            waker: AtomicWaker::new(),
+            room: Notify::new(),
+            overflow: Notify::new(),
+        })
     }
 
     /// The session is over: nobody waits for its calls any more.
@@ -84,11 +96,32 @@ impl<N: Node> Session<N> {
             let mut state = self.state();
             state.closed = true;
             state.outbox = Outbox::default();
+            // Whoever asked hears that nothing was cancelled for them.
+            state.withdrawals.clear();
             std::mem::take(&mut state.calls)
         };
         // Not under the lock: the node tells callers under its own.
         calls.into_values().flatten().for_each(|call| self.node.abandon(call));
         self.waker.wake();
+        self.room.notify_one();
+    }
+
+    /// Waits until so many bytes of values wait for the client that there is hardly room for anybody else's.
+    pub(crate) async fn overflowed(&self) {
+        self.overflow.notified().await;
+    }
+
+    /// Waits until the client has taken enough of what there is for it.
+    pub(crate) async fn has_room(&self) {
+        loop {
+            {
+                let state = self.state();
+                if state.closed || !state.outbox.is_full() {
+                    return;
+                }
+            }
+            self.room.notified().await;
+        }
     }
 
     /// The session ends, and its client is told why.
@@ -121,7 +154,10 @@ impl<N: Node> Session<N> {
             return Poll::Ready(Some(Err(status)));
         }
         match state.outbox.take() {
-            Some(reply) => Poll::Ready(Some(Ok(reply))),
+            Some(reply) => {
+                self.room.notify_one();
+                Poll::Ready(Some(Ok(reply)))
+            }
             None if state.closed => Poll::Ready(None),
             None => Poll::Pending,
         }
@@ -129,19 +165,27 @@ impl<N: Node> Session<N> {
 }
 
 impl<N: Node> Caller for Session<N> {
-    fn printed(&self, number: u64, stream: Stream, bytes: &[u8], cut: bool) {
-        self.state().outbox.printed(number, stream, bytes, cut);
+    fn printed(&self, number: u64, stream: Stream, bytes: &[u8], cut: bool) -> bool {
+        let taken = self.state().outbox.printed(number, stream, bytes, cut, self.node.budget());
         self.waker.wake();
+        taken
     }
 
     fn answered(&self, number: u64, called: Called) {
+        let stage = match &called.answer {
+            Answered::Problem(problem) | Answered::Fallback(problem) => problem.stage,
+            Answered::Value(_) | Answered::Reply(_) | Answered::Raised(..) => None,
+        };
+        let stage = stage.map(|stage| self.node.stage_name(stage).to_owned()).unwrap_or_default();
         let withdrawals = {
             let mut state = self.state();
             if state.calls.remove(&number).is_none() {
                 return;
             }
-            let node = &*self.node;
-            let cancelled = state.outbox.ended(number, called, |stage| node.stage_name(stage).to_owned());
+            let cancelled = state.outbox.ended(number, called, stage);
+            if state.outbox.value_bytes() > self.node.budget().limit() / 2 {
+                self.overflow.notify_one();
+            }
             state.withdrawals.remove(&number).map(|waiting| (waiting, cancelled))
         };
         self.waker.wake();
@@ -168,13 +212,13 @@ impl<N: Node> Caller for Session<N> {
 /// The client's side of a session, as it comes in.
 pub(crate) struct Intake<N> {
     session: Arc<Session<N>>,
-    functions: HashMap<[u8; 32], Arc<Function>>,
+    functions: Known,
     uploads: Uploads,
 }
 
 impl<N: Node> Intake<N> {
     pub(crate) fn new(session: Arc<Session<N>>) -> Intake<N> {
-        Intake { session, functions: HashMap::new(), uploads: Uploads::default() }
+        Intake { session, functions: Known::default(), uploads: Uploads::default() }
     }
 
     /// Acts on a message. The error ends the session: the client does not keep to the rules.
@@ -197,20 +241,26 @@ impl<N: Node> Intake<N> {
 
     /// Takes a function in, or its first piece.
     pub(crate) fn function(&mut self, function: api::Function) -> Result<(), Status> {
-        let api::Function { hash, name, python, body, more, size: announced } = function;
+        let api::Function { hash, name, python, body, more, size } = function;
         let Ok(hash) = <[u8; 32]>::try_from(&hash[..]) else {
             return Err(Status::invalid_argument("a function's hash has 32 bytes: the SHA-256 of its body"));
         };
-        if self.functions.contains_key(&hash) || self.uploads.has_function(&hash) {
-            return Err(Status::invalid_argument("a function was sent twice in one session"));
+        if self.uploads.has_function(&hash) {
+            return Err(Status::invalid_argument("a function was sent again before the last piece of it"));
         }
-        let size = body.len() as u64;
-        let Some(held) = self.session.node.budget().reserve(size) else {
-            // Its calls will say that the function is unknown; there is nobody else to tell.
+        let size = size.max(body.len() as u64);
+        let budget = self.session.node.budget();
+        if size > budget.limit() {
+            // Its calls will be told; there is nobody else to tell.
+            self.functions.refuse(hash);
+            return Ok(());
+        }
+        let Some(held) = budget.reserve(size) else {
+            // Its calls will say that the function is unknown, and then it may be sent again.
             return Ok(());
         };
         if more {
-            self.uploads.begin_function(hash, name, python, &body, announced, held);
+            self.uploads.begin_function(hash, name, python, &body, size, held);
             return Ok(());
         }
         self.define(hash, name, python, Bytes::copy_from_slice(&body), held)
@@ -228,7 +278,7 @@ impl<N: Node> Intake<N> {
             return Err(Status::invalid_argument("a function's hash is not the SHA-256 of its body"));
         }
         let function = self.session.node.define(hash, name, python, body, held);
-        self.functions.insert(hash, function);
+        self.functions.insert(function);
         Ok(())
     }
 
@@ -237,6 +287,9 @@ impl<N: Node> Intake<N> {
         let number = call.number;
         {
             let mut state = self.session.state();
+            if state.closed {
+                return Ok(());
+            }
             if number == 0 || state.calls.contains_key(&number) {
                 return Err(Status::invalid_argument(format!("a call has the number {number}, which is 0 or in use")));
             }
@@ -259,7 +312,7 @@ impl<N: Node> Intake<N> {
     }
 
     /// Whether a call can be let in as far as it is known, and memory for what has come of its input.
-    fn admit(&self, call: &api::Call) -> Result<Reservation, Problem> {
+    fn admit(&mut self, call: &api::Call) -> Result<Reservation, Problem> {
         let node = &*self.session.node;
         let bad = |detail: String| Err(Problem::new(Code::BadCall, detail));
         if call.retries > MOST_RETRIES {
@@ -271,9 +324,22 @@ impl<N: Node> Intake<N> {
                 call.priority
             ));
         }
-        self.function_of(call)?;
+        let size = call.size.max(call.input.len() as u64);
+        if size > node.budget().limit() {
+            return Err(self.never_fits("the input", size));
+        }
+        let function = self.function_of(call)?.hash;
+        self.functions.used(&function);
         self.pool_of(call)?;
-        node.budget().reserve(call.input.len() as u64).ok_or_else(|| self.memory_full())
+        let held = self.session.node.budget().reserve(size);
+        held.ok_or_else(|| self.memory_full())
+    }
+
+    fn never_fits(&self, what: &str, size: u64) -> Problem {
+        let most = self.session.node.budget().limit();
+        let size = if size > 0 { format!("{size} bytes") } else { "more bytes".to_owned() };
+        let detail = format!("{what} has {size}, and the node holds {most} bytes in all (`limits.memory`)");
+        Problem::new(Code::BodyTooLarge, detail)
     }
 
     fn memory_full(&self) -> Problem {
@@ -283,8 +349,11 @@ impl<N: Node> Intake<N> {
     }
 
     fn function_of(&self, call: &api::Call) -> Result<&Arc<Function>, Problem> {
-        let known = <[u8; 32]>::try_from(&call.function[..]).ok().and_then(|hash| self.functions.get(&hash));
-        known.ok_or_else(|| {
+        let hash = <[u8; 32]>::try_from(&call.function[..]).ok();
+        if hash.is_some_and(|hash| self.functions.is_refused(&hash)) {
+            return Err(self.never_fits("the function", 0));
+        }
+        hash.and_then(|hash| self.functions.get(&hash)).ok_or_else(|| {
             let detail = "the call is of a function that this session has not sent, or that the node had no memory for";
             Problem::new(Code::UnknownFunction, detail).retry_after(SOON)
         })
@@ -325,8 +394,10 @@ impl<N: Node> Intake<N> {
             Ok(key) => {
                 let gone = {
                     let mut state = self.session.state();
-                    let place = state.calls.get_mut(&number).map(|place| *place = Some(key));
-                    place.is_none() && state.closed
+                    if let Some(place) = state.calls.get_mut(&number) {
+                        *place = Some(key);
+                    }
+                    state.closed
                 };
                 if gone {
                     self.session.node.abandon(key);
@@ -366,8 +437,9 @@ impl<N: Node> Intake<N> {
         let Some(upload) = self.uploads.part(&part) else { return Ok(()) };
         match upload {
             Upload::Goes => Ok(()),
-            Upload::NoRoom(Some((id, number))) => {
-                let problem = self.memory_full();
+            Upload::NoRoom(Some((id, number, size))) => {
+                let fits = size <= self.session.node.budget().limit();
+                let problem = if fits { self.memory_full() } else { self.never_fits("the input", size) };
                 self.refuse(id, number, problem);
                 Ok(())
             }

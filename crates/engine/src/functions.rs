@@ -28,7 +28,8 @@ pub(crate) fn ids_of(function: &Function) -> [FunctionId; 2] {
 
 #[derive(Debug, Default)]
 pub(crate) struct Functions {
-    by_hash: HashMap<[u8; 32], Arc<Function>>,
+    /// By hash and version of Python: which version a function is for is the word of who sends it.
+    by_hash: HashMap<([u8; 32], String), Arc<Function>>,
     /// All of them, the oldest first.
     order: Vec<Arc<Function>>,
     last: u32,
@@ -44,13 +45,14 @@ impl Functions {
         body: Bytes,
         held: Reservation,
     ) -> Arc<Function> {
-        if let Some(function) = self.by_hash.get(&hash) {
+        let key = (hash, python.clone());
+        if let Some(function) = self.by_hash.get(&key) {
             return function.clone();
         }
         self.last += 1;
         let number = NonZero::new(self.last).unwrap_or(NonZero::<u32>::MIN);
         let function = Arc::new(Function { number, hash, name, python, body, held });
-        self.by_hash.insert(hash, function.clone());
+        self.by_hash.insert(key, function.clone());
         self.order.push(function.clone());
         function
     }
@@ -72,7 +74,7 @@ impl Functions {
             !goes
         });
         for function in &gone {
-            self.by_hash.remove(&function.hash);
+            self.by_hash.remove(&(function.hash, function.python.clone()));
         }
         gone
     }

@@ -77,9 +77,15 @@ class Engine:
         self._log: IO[bytes] | None = None if os.environ.get("EVENER_LOG") else tempfile.TemporaryFile()  # noqa: SIM115
         # An object that is collected while it is held may stop its engine, perhaps this one.
         self._lock = threading.RLock()
+        self._reading = threading.Lock()
         self._ending = ""
         self._said = b""
-        self._process = self._spawn(workers)
+        try:
+            self._process = self._spawn(workers)
+        except BaseException:
+            if self._log is not None:
+                self._log.close()
+            raise
         self.pid = self._process.pid
         try:
             self.url = self._address()
@@ -125,7 +131,8 @@ class Engine:
 
     def wait_ready(self) -> None:
         """Wait until all workers are up; not for longer than that should take, and not if it has ended."""
-        with self._lock:
+        # Not under the other lock: an engine may have to be stopped meanwhile.
+        with self._reading, contextlib.suppress(OSError, ValueError):
             if self._process.stdout is not None and not self._process.stdout.closed:
                 self._line(b"ready", time.monotonic() + _READY_TIMEOUT)
 

@@ -42,8 +42,8 @@ else:
 class EvenerError(Exception):
     """The base of all errors that Evener itself raises.
 
-    `code` is the stable name of what happened, with a page in the documentation (``worker-died``), or None where it
-    happened in this process.
+    `code` is the stable name of what happened (``worker-died``), with a page in the documentation if the engine said
+    it, or None where it happened in this process.
     """
 
     __module__ = "evener"
@@ -65,6 +65,8 @@ class AuthenticationError(EvenerError):
     """
 
     __module__ = "evener"
+
+    code = "unauthorized"
 
 
 class EngineLost(EvenerError, BrokenExecutor):
@@ -91,6 +93,8 @@ class UnknownPool(EvenerError):
 
     __module__ = "evener"
 
+    code = "unknown-pool"
+
 
 class PoolUnavailable(EvenerError):
     """The workers of the pool do not start. The message says why."""
@@ -105,6 +109,8 @@ class PythonMismatch(EvenerError):
     """
 
     __module__ = "evener"
+
+    code = "python-mismatch"
 
 
 class SerializationError(EvenerError, pickle.PicklingError, TypeError):

@@ -159,10 +159,18 @@ def _globals_of(
     function: object, travels: Callable[[Any], bool], seen: set[int]
 ) -> Iterable[tuple[dict[str, Any], str, object]]:
     """Give each global variable that a function uses, itself or through others that travel with it: where, and what."""
-    function = getattr(function, "__wrapped__", function)
-    if not isinstance(function, FunctionType) or id(function) in seen or not travels(function):
+    if id(function) in seen:
         return
     seen.add(id(function))
+    if isinstance(function, type):
+        # A class of `__main__` travels with its methods.
+        for member in list(vars(function).values()):
+            yield from _globals_of(getattr(member, "__func__", member), travels, seen)
+        return
+    if hasattr(type(function), "__evener__"):
+        function = getattr(function, "__wrapped__", function)
+    if not isinstance(function, FunctionType) or not travels(function):
+        return
     space = function.__globals__
     for name in sorted(_names_in(function.__code__)):
         if name in space:

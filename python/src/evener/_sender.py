@@ -80,7 +80,7 @@ def _output(value: Any) -> str:
 
 _CHECKS: dict[str, Callable[[Any], Any]] = {
     "timeout": _timeout,
-    "retries": _whole("retries", 0, 2**32 - 1),
+    "retries": _whole("retries", 0, 1000),
     "pool": _pool,
     "modules": module_pairs,
     "by_value": modules_by_value,

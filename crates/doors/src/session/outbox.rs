@@ -1,10 +1,10 @@
 //! What there is to tell a client of its calls, until it takes it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use evener_core::{Answer, Cause, Code, Problem, RequestId, Reservation, StageId};
+use evener_core::{Answer, Budget, Cause, Code, Problem, RequestId, Reservation};
 use evener_protocol::api::outcome::Result as Ended;
 use evener_protocol::api::{self, PIECE, SessionReply};
 
@@ -12,6 +12,10 @@ use crate::node::{Called, Parcel, Stream};
 
 /// The most bytes of output that wait for a client; what its calls print beyond that is dropped, and marked as cut.
 const MOST_PRINTED: usize = 64 << 20;
+/// What a piece of output takes beside its bytes.
+const ENTRY: usize = 64;
+/// With more outcomes than this that a client has not taken, nothing more is taken from it.
+const MOST_WAITING: usize = 2 * super::WINDOW as usize;
 /// The most outcomes in one message.
 const MOST_OUTCOMES: usize = 1024;
 
@@ -29,11 +33,13 @@ struct Rest {
 pub(super) struct Outbox {
     /// Whether values are sent in one piece, however large.
     whole: bool,
-    printed: VecDeque<api::Printed>,
+    printed: VecDeque<(api::Printed, Reservation)>,
     printed_bytes: usize,
     outcomes: VecDeque<(api::Outcome, Held)>,
+    /// Bytes of values that wait, or of which the rest does.
+    value_bytes: u64,
     rests: VecDeque<Rest>,
-    going_on: Vec<u64>,
+    going_on: BTreeSet<u64>,
 }
 
 impl Outbox {
@@ -46,33 +52,34 @@ impl Outbox {
         self.outcomes.len()
     }
 
-    pub(super) fn printed(&mut self, number: u64, stream: Stream, bytes: &[u8], cut: bool) {
+    /// Bytes of values that the client has not taken.
+    pub(super) fn value_bytes(&self) -> u64 {
+        self.value_bytes
+    }
+
+    /// Whether so much waits for the client that no more is taken from it for now.
+    pub(super) fn is_full(&self) -> bool {
+        self.outcomes.len() > MOST_WAITING || self.going_on.len() > MOST_WAITING
+    }
+
+    /// A call wrote something, and `cut` says whether that is all that is passed on. False if it is cut here, for want of room.
+    pub(super) fn printed(&mut self, number: u64, stream: Stream, bytes: &[u8], cut: bool, budget: &Budget) -> bool {
         let stream = match stream {
             Stream::Stdout => api::Stream::Stdout,
             Stream::Stderr => api::Stream::Stderr,
         };
-        let room = self.printed_bytes + bytes.len() <= MOST_PRINTED;
-        let (bytes, cut) = if room { (bytes, cut) } else { (&[][..], true) };
-        if let Some(last) = self.printed.back_mut().filter(|last| last.number == number && last.stream == stream as i32)
-        {
-            if !room && last.truncated {
-                return;
-            }
-            // A client that is slow gets what has come together.
-            if last.data.len() + bytes.len() <= 4096 {
-                last.data = [&last.data[..], bytes].concat().into();
-                last.truncated |= cut;
-                self.printed_bytes += bytes.len();
-                return;
-            }
-        }
-        self.printed_bytes += bytes.len();
-        let data = Bytes::copy_from_slice(bytes);
-        self.printed.push_back(api::Printed { number, stream: stream.into(), data, truncated: cut });
+        let size = bytes.len() + ENTRY;
+        let room = self.printed_bytes + size <= MOST_PRINTED;
+        let data = if room { Bytes::copy_from_slice(bytes) } else { Bytes::new() };
+        let size = data.len() + ENTRY;
+        self.printed_bytes += size;
+        let printed = api::Printed { number, stream: stream.into(), data, truncated: cut || !room };
+        self.printed.push_back((printed, budget.charge(size as u64)));
+        room
     }
 
-    /// A call has ended. Says whether that was because it was cancelled.
-    pub(super) fn ended(&mut self, number: u64, called: Called, name: impl Fn(StageId) -> String) -> bool {
+    /// A call has ended, in that stage. Says whether that was because it was cancelled.
+    pub(super) fn ended(&mut self, number: u64, called: Called, stage: String) -> bool {
         let Called { id, answer, worker, ran, tries } = called;
         let mut cancelled = false;
         let (result, held, tries) = match answer {
@@ -82,28 +89,32 @@ impl Outbox {
             Answer::Raised(problem, Parcel { value, held }) => (Ended::Raised(value.bytes), held, problem.tries),
             Answer::Problem(problem) | Answer::Fallback(problem) => {
                 cancelled = problem.code == Code::Cancelled;
-                (Ended::Problem(view(id, &problem, name)), None, problem.tries)
+                (Ended::Problem(view(id, &problem, stage)), None, problem.tries)
             }
         };
         let ran_ns = u64::try_from(ran.as_nanos()).unwrap_or(u64::MAX);
+        self.value_bytes += value_length(&result);
         let outcome = api::Outcome { number, more: false, worker, ran_ns, tries, size: 0, result: Some(result) };
         self.outcomes.push_back((outcome, held));
         cancelled
     }
 
     pub(super) fn goes_on(&mut self, number: u64) {
-        self.going_on.push(number);
+        self.going_on.insert(number);
     }
 
     /// The next message, if there is anything to say. What a call printed comes before its outcome.
     pub(super) fn take(&mut self) -> Option<SessionReply> {
-        let mut reply = SessionReply { going_on: std::mem::take(&mut self.going_on), ..SessionReply::default() };
+        let mut reply = SessionReply {
+            going_on: std::mem::take(&mut self.going_on).into_iter().collect(),
+            ..SessionReply::default()
+        };
         let mut size = 0;
         while size < PIECE
-            && let Some(printed) = self.printed.pop_front()
+            && let Some((printed, _)) = self.printed.pop_front()
         {
-            size += printed.data.len() + 16;
-            self.printed_bytes -= printed.data.len();
+            size += printed.data.len() + ENTRY;
+            self.printed_bytes -= printed.data.len() + ENTRY;
             reply.printed.push(printed);
         }
         // The reservations of what is sent here are given back with the message's fields, which is soon enough.
@@ -113,6 +124,7 @@ impl Outbox {
                 && let Some((outcome, held)) = self.outcomes.pop_front()
             {
                 let outcome = self.cut(outcome, held);
+                self.value_bytes -= outcome.result.as_ref().map_or(0, value_length);
                 size += length(&outcome);
                 reply.outcomes.push(outcome);
             }
@@ -122,6 +134,7 @@ impl Outbox {
         {
             let data = rest.bytes.split_to(rest.bytes.len().min(PIECE));
             let more = !rest.bytes.is_empty();
+            self.value_bytes -= data.len() as u64;
             reply.parts.push(api::Part { number: rest.number, function: Bytes::new(), data, more });
             if more {
                 self.rests.push_back(rest);
@@ -152,6 +165,13 @@ impl Outbox {
     }
 }
 
+fn value_length(result: &Ended) -> u64 {
+    match result {
+        Ended::Value(bytes) | Ended::Raised(bytes) => bytes.len() as u64,
+        Ended::Problem(_) => 0,
+    }
+}
+
 fn length(outcome: &api::Outcome) -> usize {
     match &outcome.result {
         Some(Ended::Value(bytes) | Ended::Raised(bytes)) => bytes.len() + 24,
@@ -160,13 +180,13 @@ fn length(outcome: &api::Outcome) -> usize {
     }
 }
 
-fn view(id: RequestId, problem: &Problem, name: impl Fn(StageId) -> String) -> api::Problem {
+fn view(id: RequestId, problem: &Problem, stage: String) -> api::Problem {
     api::Problem {
         code: problem.code.name().to_owned(),
         title: problem.code.title().to_owned(),
         detail: problem.detail.clone(),
         status: problem.status.into(),
-        stage: problem.stage.map(name).unwrap_or_default(),
+        stage,
         retryable: problem.code.is_retryable(),
         retry_after_ns: problem.retry_after.map_or(0, |wait| u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX)),
         request_id: id.to_string(),

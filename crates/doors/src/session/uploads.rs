@@ -7,15 +7,12 @@ use evener_core::{RequestId, Reservation};
 use evener_protocol::api;
 use sha2::{Digest, Sha256};
 
-/// The most bytes that are made ready on the word of a client. They are taken, and counted, as they come.
-const MOST_ANNOUNCED: u64 = 256 << 20;
-
 /// What came of another piece.
 pub(super) enum Upload {
     /// More is to come.
     Goes,
-    /// There is no memory for it; if it was of a call, its id and number.
-    NoRoom(Option<(RequestId, u64)>),
+    /// There is no memory for it; if it was of a call, its id and number, and how many bytes it has at least.
+    NoRoom(Option<(RequestId, u64, u64)>),
     /// A function is whole.
     Function { hash: [u8; 32], name: String, python: String, body: Bytes, held: Reservation },
     /// A call is whole.
@@ -29,16 +26,18 @@ struct Open<T> {
 }
 
 impl<T> Open<T> {
-    /// The first piece of something that is said to have `size` bytes, for which room is made ready.
+    /// The first piece of something that is said to have `size` bytes, which are set aside.
     fn new(what: T, first: &[u8], size: u64, held: Reservation) -> Open<T> {
-        let mut bytes = Vec::with_capacity(usize::try_from(size.min(MOST_ANNOUNCED)).unwrap_or(0));
+        let mut bytes = Vec::with_capacity(usize::try_from(size.min(held.bytes())).unwrap_or(0));
         bytes.extend_from_slice(first);
         Open { what, bytes, held }
     }
 
     /// Keeps another piece; false if there is no room.
     fn push(&mut self, data: &[u8]) -> bool {
-        let fits = self.held.grow(data.len() as u64);
+        // What was announced is set aside already.
+        let more = (self.bytes.len() + data.len()) as u64;
+        let fits = self.held.grow(more.saturating_sub(self.held.bytes()));
         if fits {
             self.bytes.extend_from_slice(data);
         }
@@ -97,8 +96,9 @@ impl Uploads {
         }
         let open = self.calls.get_mut(number)?;
         if !open.push(data) {
+            let size = (open.bytes.len() + data.len()) as u64;
             let id = self.drop_call(*number)?;
-            return Some(Upload::NoRoom(Some((id, *number))));
+            return Some(Upload::NoRoom(Some((id, *number, size))));
         }
         if *more {
             return Some(Upload::Goes);

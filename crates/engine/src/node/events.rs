@@ -63,11 +63,14 @@ impl Events for Node {
         let mut state = self.state();
         let job = state.dispatcher.worker_job(worker).map(tracing::field::display);
         let (stage, index, pid) = (&*place.name, place.index, certificate.pid);
-        let mut died = certificate.to_string();
+        let short = certificate.to_string();
+        let mut whole = short.clone();
         if !certificate.stderr_tail.is_empty() {
-            died.push_str("; its last words: ");
-            died.push_str(&printable(&certificate.stderr_tail.join(" | ")));
+            whole.push_str("; its last words: ");
+            whole.push_str(&printable(&certificate.stderr_tail.join(" | ")));
         }
+        // What a call writes is for its caller alone.
+        let died = if self.topology.stage(place.stage).functions { short } else { whole.clone() };
         if asked {
             tracing::debug!(stage, worker = index, pid, died, "worker left");
         } else {
@@ -75,7 +78,7 @@ impl Events for Node {
         }
         let now = self.clock.now();
         state.seats.remove(&worker);
-        state.dispatcher.worker_lost(now, worker, Loss { cause, certificate: died });
+        state.dispatcher.worker_lost(now, worker, Loss { cause, certificate: whole });
         self.carry_out(&mut state, now);
     }
 

@@ -74,12 +74,12 @@ impl Call {
         let size = (bytes.len() as u64).min(left);
         self.output.store(left - size, Ordering::Relaxed);
         let cut = size < bytes.len() as u64;
-        self.cut.store(cut.into(), Ordering::Relaxed);
         let stream = match stream {
             Stream::Stdout => CallStream::Stdout,
             Stream::Stderr => CallStream::Stderr,
         };
-        self.caller.printed(self.number, stream, &bytes[..size as usize], cut);
+        let taken = self.caller.printed(self.number, stream, &bytes[..size as usize], cut);
+        self.cut.store((cut || !taken).into(), Ordering::Relaxed);
     }
 
     pub(super) fn goes_on(&self) {

@@ -36,10 +36,15 @@ impl Alert {
         self.average_nanos.store(average - average / 8 + nanos / 8, Ordering::Relaxed);
     }
 
+    /// Whether calls are so short that it is worth while.
+    fn is_worth_while(&self) -> bool {
+        self.possible && Duration::from_nanos(self.average_nanos.load(Ordering::Relaxed)) < SHORT
+    }
+
     /// Waits awake until something is in the mailbox, or a moment has passed since `began`; for one caller at a time.
     pub(super) fn wait<T>(&self, mailbox: &Mailbox<T>, began: Instant, timeout: Option<Duration>) {
-        let short = Duration::from_nanos(self.average_nanos.load(Ordering::Relaxed)) < SHORT;
-        if !self.possible || !short || timeout == Some(Duration::ZERO) || self.taken.swap(true, Ordering::Acquire) {
+        let wanted = self.is_worth_while() && timeout != Some(Duration::ZERO);
+        if !wanted || self.taken.swap(true, Ordering::Acquire) {
             return;
         }
         let span = timeout.map_or(SHORT, |timeout| timeout.min(SHORT));
@@ -57,16 +62,23 @@ mod tests {
     #[test]
     fn only_short_calls_are_waited_for_awake() {
         let alert = Alert { possible: true, ..Alert::new() };
-        let mailbox: Mailbox<()> = Mailbox::new();
-        let spent = || {
-            let began = Instant::now();
-            alert.wait(&mailbox, began, None);
-            began.elapsed()
-        };
-        assert!(spent() >= SHORT, "nothing is known of the calls, so they may be short");
+        assert!(alert.is_worth_while(), "nothing is known of the calls, so they may be short");
         (0..10).for_each(|_| alert.took(Duration::from_secs(1)));
-        assert!(spent() < SHORT);
+        assert!(!alert.is_worth_while());
         (0..100).for_each(|_| alert.took(Duration::from_micros(40)));
-        assert!(spent() >= SHORT);
+        assert!(alert.is_worth_while());
+        let alone = Alert { possible: false, ..Alert::new() };
+        assert!(!alone.is_worth_while());
+    }
+
+    #[test]
+    fn nobody_stays_awake_for_long() {
+        let alert = Alert { possible: true, ..Alert::new() };
+        let mailbox: Mailbox<()> = Mailbox::new();
+        let began = Instant::now();
+        alert.wait(&mailbox, began, None);
+        assert!(began.elapsed() >= SHORT);
+        mailbox.close();
+        alert.wait(&mailbox, Instant::now() + Duration::from_secs(3600), None);
     }
 }

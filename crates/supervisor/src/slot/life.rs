@@ -271,6 +271,10 @@ impl<E: Events> Life<E> {
                     }
                     if !matches!(outcome, Outcome::Returned) {
                         self.end_lines();
+                        if self.plan.calls {
+                            // What one call wrote is no business of the caller whose call the worker dies in.
+                            self.tail = Tail::default();
+                        }
                     }
                     self.blocked = false;
                     self.line.landed();
