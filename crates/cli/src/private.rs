@@ -29,6 +29,9 @@ use crate::up::{announce, ignores_hang_up, on_runtime, say, warden, workers};
 /// The most bytes of the line on standard input.
 const LONGEST: u64 = 16 << 20;
 
+/// How long a worker that is told to stop has before SIGTERM. Nobody can set it, and there are few workers to wait for one of them.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// How often to look whether the script is still there, where the system does not tell when it ends.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -134,6 +137,7 @@ impl Script {
         for pool in &mut service.functions {
             pool.interpreter = Some(self.executable.clone());
             pool.sys_path = Some(self.path.clone());
+            pool.grace = GRACE;
         }
         service
     }
