@@ -223,6 +223,9 @@ def test_a_script_that_catches_ctrl_c_goes_on_with_its_engine(busy):
 def test_a_fork_cannot_use_the_connection_and_does_the_parent_no_harm(busy):
     started = busy(
         """
+        import warnings
+        # Newer versions of Python warn of forks beside threads.
+        warnings.simplefilter("ignore", DeprecationWarning)
         square = evener.function(lambda x: x * x)
         gate = os.path.join(HERE, "gate")
         slow = evener.function(lambda x: ([time.sleep(0.01) for _ in iter(lambda: os.path.exists(gate), True)], x)[1])

@@ -159,12 +159,8 @@ def test_notes_and_groups_come_along(remote):
     assert error.message == "several"
     own, value, inner = error.exceptions
     assert (type(own), own.__notes__, value.args, inner.exceptions[0].args) == (Own, ["a note"], ("another",), (1,))
-    with pytest.raises(ExceptionGroup) as caught:
-        try:
-            remote(fail, output="capture").run()
-        except* ValueError:
-            pass
-    assert len(caught.value.exceptions) == 2
+    matching, rest = error.split(ValueError)
+    assert (len(matching.exceptions), len(rest.exceptions)) == (1, 2)
 
 
 def _make_unpicklable():

@@ -397,7 +397,7 @@ def test_the_program_waits_for_its_executor(script, made):
 
         def work(x):
             time.sleep(0.05)
-            print(x, flush=True)
+            os.write(1, f"{{x}}\\n".encode())
 
         if __name__ == "__main__":
             pool = {made}

@@ -403,7 +403,13 @@ impl<N: Node> Intake<N> {
                     self.session.node.abandon(key);
                 }
             }
-            Err(problem) => self.end(id, number, Answered::Problem(problem)),
+            Err(mut problem) => {
+                if problem.code == Code::QueueFull {
+                    // What core says is for people, in whole seconds. A session comes back sooner, and with fewer calls at a time.
+                    problem.retry_after = Some(SOON);
+                }
+                self.end(id, number, Answered::Problem(problem));
+            }
         }
     }
 
