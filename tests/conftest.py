@@ -6,8 +6,8 @@ import pytest
 
 from harness import Node
 
-# A signal that is ignored from a process's start stays ignored: SIGHUP under nohup, SIGQUIT and SIGINT behind a shell's `&`.
-# The tests may run so; their nodes and scripts shall not.
+# A signal that is ignored from a process's start stays ignored: SIGHUP under nohup, SIGQUIT and SIGINT behind a shell's
+# `&`. The tests may run so; their nodes and scripts shall not.
 for _signal in (signal.SIGHUP, signal.SIGQUIT):
     signal.signal(_signal, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
