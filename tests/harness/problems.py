@@ -28,11 +28,14 @@ CODES = {
     "result-too-large": (500, "A result is over the limit", False),
     "unknown-target": (500, "A goto leads nowhere", False),
     "too-many-hops": (500, "Too many gotos", False),
+    "too-many-jobs": (500, "Too many jobs", False),
+    "filter-failed": (500, "A jq program failed", False),
     "worker-died": (502, "The worker died", True),
     "draining": (503, "The node is shutting down", True),
     "stage-broken": (503, "A stage has no workers that start", True),
     "deadline-exceeded": (504, "The deadline passed", True),
     "stage-timeout": (504, "A stage took too long", True),
+    "scatter-timeout": (504, "A scatter took too long", True),
 }
 
 

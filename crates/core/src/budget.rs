@@ -66,6 +66,12 @@ impl Reservation {
         grown
     }
 
+    /// Counts `bytes` more of the same allowance that are here already, over the limit or not.
+    pub fn charge(&self, bytes: u64) -> Reservation {
+        self.shared.used.fetch_add(bytes, Ordering::Relaxed);
+        Reservation { shared: self.shared.clone(), bytes }
+    }
+
     /// Bytes set aside.
     pub fn bytes(&self) -> u64 {
         self.bytes

@@ -4,14 +4,17 @@ mod ahead;
 mod fate;
 mod inspect;
 mod pace;
+mod scatter;
 mod withdraw;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::scatter::Load;
 pub use self::withdraw::Withdrawal;
-use crate::job::{Due, FunctionId, Job, JobId, JobKey, Place, RequestId, Terms};
+use crate::gather::{Cursor, Gathers, Payloads, Work};
+use crate::job::{Due, FunctionId, JobId, JobKey, Place, RequestId, Terms};
 use crate::outcome::{Answer, Failure, Loss, Outcome};
 use crate::pool::{Ahead, Flight, Landing, Patience, Pools, State, WorkerKey};
 use crate::problem::{Cause, Code, Problem};
@@ -188,7 +191,9 @@ pub struct Totals {
 #[derive(Debug)]
 pub struct Dispatcher<P, R> {
     topology: Arc<Topology>,
+    payloads: Payloads<P>,
     jobs: Jobs<P>,
+    gathers: Gathers<P>,
     requests: Requests<R>,
     stages: Vec<Stage>,
     /// How quick each function is that stages are sent.
@@ -202,11 +207,13 @@ pub struct Dispatcher<P, R> {
 
 impl<P: Clone, R> Dispatcher<P, R> {
     /// A dispatcher of that topology, with no workers yet.
-    pub fn new(topology: Arc<Topology>) -> Dispatcher<P, R> {
+    pub fn new(topology: Arc<Topology>, payloads: Payloads<P>) -> Dispatcher<P, R> {
         let stages = topology.stages().len();
         Dispatcher {
             topology,
+            payloads,
             jobs: Jobs::default(),
+            gathers: Gathers::default(),
             requests: Requests::default(),
             stages: (0..stages).map(|_| Stage::default()).collect(),
             functions: BTreeMap::new(),
@@ -235,43 +242,24 @@ impl<P: Clone, R> Dispatcher<P, R> {
         if let Some(problem) = self.refusal(now, path) {
             return Err(Refused { reply, answer: fallback_or(fallback_on, problem) });
         }
-        let stage = self.topology.path(path)[0];
         let nobody = RequestKey::unpack(u64::MAX);
-        let place = Place::Queued { previous: None, next: None };
-        let job = self.jobs.insert(Job {
-            request: nobody,
-            payload,
-            stage,
-            ordinal: 1,
-            attempt: 0,
-            tries: 0,
-            from_client: true,
-            terms,
-            place,
-        });
         let request = Request {
             id,
-            path,
-            cursor: 0,
-            hops: 0,
-            jobs_made: 1,
+            jobs_made: 0,
             fallback_on,
             deadline: self.timers.set(deadline, Due::Deadline(nobody)),
             until: deadline,
-            job,
+            work: Work::Nothing,
             withdrawn: false,
         };
         let timer = request.deadline;
         let key = self.requests.insert(Waiting { request, reply });
         self.timers.change(timer, Due::Deadline(key));
-        if let Some(job) = self.jobs.get_mut(job) {
-            job.request = key;
-        }
         self.totals.accepted += 1;
         // Here alone, so that what comes late of a function that was forgotten is not remembered.
         terms.function.map(|function| self.functions.entry(function).or_default());
-        self.stages[stage.index()].queue.push_back(&mut self.jobs, job);
-        self.hand_out(now, stage, false);
+        let cursor = Cursor { path, step: 0, hops: 0, within: None };
+        self.go(now, key, cursor, Load { terms, payload, from_client: true });
         Ok(key)
     }
 
@@ -281,7 +269,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
         let Some(waiting) = self.requests.remove(request) else { return false };
         self.timers.clear(waiting.request.deadline);
         self.totals.cancelled += 1;
-        self.drop_job(now, waiting.request.job);
+        self.drop_work(now, waiting.request.work);
         true
     }
 
@@ -327,7 +315,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
         if out_of_memory {
             self.stages[stage.index()].lost += 1;
             let ahead = self.pools.leave(worker);
-            self.take_back(ahead, stage);
+            self.take_back(now, ahead, stage);
         } else if self.pools.get(worker).is_some_and(|worker| worker.state == State::Leaving) {
             self.actions.push(Action::Retire { worker });
         }
@@ -346,7 +334,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
         if gone.state != State::Leaving {
             self.stages[gone.stage.index()].lost += 1;
         }
-        self.take_back(gone.ahead, gone.stage);
+        self.take_back(now, gone.ahead, gone.stage);
         match gone.state {
             State::Busy(flight, timer) => {
                 self.timers.clear(timer);
@@ -362,7 +350,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
 
     /// The workers of a stage do not start, and `why`. If none is up, what waits there is answered, and new requests through
     /// it are refused until one is.
-    pub fn stage_broken(&mut self, _now: Time, stage: StageId, why: &str) {
+    pub fn stage_broken(&mut self, now: Time, stage: StageId, why: &str) {
         if self.pools.size(stage).0 > 0 {
             return;
         }
@@ -370,7 +358,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
         while let Some(job) = self.stages[stage.index()].queue.first() {
             self.stages[stage.index()].queue.remove(&mut self.jobs, job);
             let problem = self.broken_problem(stage);
-            self.give_up(job, problem);
+            self.give_up(now, job, problem);
         }
     }
 
@@ -387,6 +375,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
                         self.requeue(now, job, stage);
                     }
                 }
+                Due::Scatter(gather) => self.scatter_timed_out(now, gather),
                 Due::DrainEnd => self.end_drain(now),
             }
         }
@@ -405,11 +394,10 @@ impl<P: Clone, R> Dispatcher<P, R> {
     fn end_drain(&mut self, now: Time) {
         let waiting: Vec<RequestKey> = self.requests.iter().map(|(key, _)| key).collect();
         for key in waiting {
-            let Some(request) = self.requests.get(key) else { continue };
-            let job = request.request.job;
+            let Some(work) = self.requests.get(key).map(|waiting| waiting.request.work) else { continue };
             let problem = Problem::new(Code::Draining, "the node shut down before the request was done");
-            self.finish(key, Err(self.placed(job, problem)));
-            self.abandon(now, job);
+            let problem = self.placed_in(work, problem);
+            self.finish_now(now, key, Err(problem));
         }
     }
 
@@ -417,7 +405,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
         if self.draining {
             return Some(Problem::new(Code::Draining, "the node is shutting down and takes no new requests"));
         }
-        let path = self.topology.path(path);
+        let path = self.topology.reach(path);
         if let Some(stage) = path.iter().find(|stage| self.stages[stage.index()].broken.is_some()) {
             return Some(self.broken_problem(*stage));
         }
@@ -459,12 +447,17 @@ impl<P: Clone, R> Dispatcher<P, R> {
     /// Nobody waits for a job any more. If it was the first of those that wait, the next may be one that can be handed
     /// out ahead.
     fn drop_job(&mut self, now: Time, key: JobKey) {
-        let Some(stage) = self.jobs.get(key).map(|job| job.stage) else { return };
-        let first = self.stages[stage.index()].queue.first() == Some(key);
-        self.abandon(now, key);
-        if first {
+        if let Some(stage) = self.abandon_first(now, key) {
             self.dispatch(now, stage);
         }
+    }
+
+    /// Nobody waits for a job any more. Its stage, if it was the first of those that wait there.
+    fn abandon_first(&mut self, now: Time, key: JobKey) -> Option<StageId> {
+        let stage = self.jobs.get(key)?.stage;
+        let first = self.stages[stage.index()].queue.first() == Some(key);
+        self.abandon(now, key);
+        first.then_some(stage)
     }
 
     /// Nobody waits for a job any more.

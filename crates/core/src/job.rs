@@ -4,6 +4,7 @@ use std::fmt;
 use std::num::NonZero;
 use std::time::Duration;
 
+use crate::gather::{Cursor, GatherKey};
 use crate::pool::WorkerKey;
 use crate::request::{Request, RequestKey};
 use crate::slab::Key;
@@ -104,6 +105,8 @@ pub(crate) struct Job<P> {
     /// Whether the payload is what the client sent.
     pub(crate) from_client: bool,
     pub(crate) terms: Terms,
+    /// Where on its way it is.
+    pub(crate) cursor: Cursor,
     pub(crate) place: Place,
 }
 
@@ -133,6 +136,8 @@ pub(crate) enum Due {
     Overdue(WorkerKey),
     /// The next try of a job.
     Retry(JobKey),
+    /// The timeout of a scatter.
+    Scatter(GatherKey),
     /// The end of the drain.
     DrainEnd,
 }

@@ -12,11 +12,13 @@
 //! - [`topology`]: the immutable plan, stages and pipelines and their rules;
 //! - `queue`: the jobs that wait, stage by stage;
 //! - `pool`: the workers of each stage, and all that is in flight;
-//! - `request`: who waits for an answer, until when, and how far along the path it is;
+//! - `request`: who waits for an answer, and until when;
+//! - `gather`: how far along its way each job is, and what the branches of a scatter have come to;
 //! - [`dispatcher`]: joins the three, and is the only part that others call.
 
 pub mod budget;
 pub mod dispatcher;
+mod gather;
 mod job;
 pub mod outcome;
 mod pool;
@@ -24,16 +26,18 @@ pub mod problem;
 mod queue;
 mod request;
 pub mod slab;
+pub mod state;
 pub mod time;
 pub mod timers;
 pub mod topology;
 
 pub use budget::{Budget, Reservation};
 pub use dispatcher::{Action, Dispatcher, Landed, Refused, Stop, Submission, Totals, Withdrawal, fallback_or};
+pub use gather::{GatherParts, Part, Payloads};
 pub use job::{FunctionId, JobId, JobKey, RequestId, Terms};
 pub use outcome::{Answer, Failure, Loss, Outcome, Reply};
 pub use pool::{StageCounts, WorkerKey};
 pub use problem::{Cause, Code, Problem};
 pub use request::{FallbackOn, RequestKey};
 pub use time::Time;
-pub use topology::{OnCancel, Path, RetryOn, StageId, StageRules, Topology};
+pub use topology::{OnCancel, OnFailure, Over, Path, RetryOn, Scatter, StageId, StageRules, Step, Topology};

@@ -29,13 +29,15 @@ pub enum Outcome<P> {
         /// The exception itself.
         exception: P,
     },
+    /// The elements of a list, of which each takes a branch of its own.
+    Split(Vec<P>),
     /// It had not begun the job when it was called back.
     Returned,
 }
 
 impl<P> Outcome<P> {
     /// The same outcome with another payload.
-    pub fn map<Q>(self, change: impl FnOnce(P) -> Q) -> Outcome<Q> {
+    pub fn map<Q>(self, mut change: impl FnMut(P) -> Q) -> Outcome<Q> {
         match self {
             Outcome::Next(value) => Outcome::Next(change(value)),
             Outcome::Respond(Reply { status, headers, body }) => {
@@ -46,6 +48,7 @@ impl<P> Outcome<P> {
             Outcome::Raised { name, message, traceback, exception } => {
                 Outcome::Raised { name, message, traceback, exception: change(exception) }
             }
+            Outcome::Split(values) => Outcome::Split(values.into_iter().map(change).collect()),
             Outcome::Returned => Outcome::Returned,
         }
     }
@@ -89,6 +92,11 @@ pub enum Failure {
     /// The result cannot travel.
     Encode {
         /// What is wrong with it, and where.
+        detail: String,
+    },
+    /// A jq program came to no value.
+    Filter {
+        /// What is wrong, in a sentence.
         detail: String,
     },
     /// The result is over the limit.

@@ -85,6 +85,10 @@ codes! {
     UnknownTarget = "unknown-target", 500, "A goto leads nowhere", false;
     /// The request took more gotos than allowed.
     TooManyHops = "too-many-hops", 500, "Too many gotos", false;
+    /// The request made more jobs than allowed.
+    TooManyJobs = "too-many-jobs", 500, "Too many jobs", false;
+    /// A jq program came to no value.
+    FilterFailed = "filter-failed", 500, "A jq program failed", false;
     /// The worker died, and the tries are spent.
     WorkerDied = "worker-died", 502, "The worker died", true;
     /// The node is shutting down.
@@ -95,6 +99,8 @@ codes! {
     DeadlineExceeded = "deadline-exceeded", 504, "The deadline passed", true;
     /// A stage took longer than its timeout.
     StageTimeout = "stage-timeout", 504, "A stage took too long", true;
+    /// The branches of a scatter did not all end within its timeout.
+    ScatterTimeout = "scatter-timeout", 504, "A scatter took too long", true;
 }
 
 /// What lies behind a problem, for the log and for services with `debug: true`; never for the public otherwise.

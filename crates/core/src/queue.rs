@@ -173,9 +173,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::gather::Cursor;
     use crate::job::Terms;
     use crate::request::RequestKey;
-    use crate::topology::StageId;
+    use crate::topology::{Path, StageId};
 
     #[derive(Clone, Debug)]
     enum Step {
@@ -208,6 +209,7 @@ mod tests {
             tries: 0,
             from_client: true,
             terms: Terms { priority, ..Terms::default() },
+            cursor: Cursor { path: Path::Stage(StageId(0)), step: 0, hops: 0, within: None },
             place: Place::Queued { previous: None, next: None },
         }
     }

@@ -1,10 +1,10 @@
 //! What clients wait for: until when, and how far along its path each request is.
 
-use crate::job::{Due, JobKey, RequestId};
+use crate::gather::Work;
+use crate::job::{Due, RequestId};
 use crate::problem::Code;
 use crate::slab::{Key, Slab};
 use crate::timers::TimerKey;
-use crate::topology::Path;
 
 /// Names a request, for as long as somebody waits for it.
 pub type RequestKey = Key<Request>;
@@ -26,13 +26,15 @@ impl FallbackOn {
     /// Whether the fallback stands in for this problem. What the client did wrong is always told as it is.
     pub fn covers(self, code: Code) -> bool {
         match code {
-            Code::DeadlineExceeded | Code::StageTimeout => self.timeout,
+            Code::DeadlineExceeded | Code::StageTimeout | Code::ScatterTimeout => self.timeout,
             Code::FunctionFailed
             | Code::ResultNotEncodable
             | Code::ValueNotDecodable
             | Code::ResultTooLarge
             | Code::UnknownTarget
-            | Code::TooManyHops => self.error,
+            | Code::TooManyHops
+            | Code::FilterFailed
+            | Code::TooManyJobs => self.error,
             Code::WorkerDied => self.lost,
             Code::QueueFull | Code::MemoryFull | Code::StageBroken | Code::Draining => self.unavailable,
             Code::BadRequest
@@ -54,19 +56,16 @@ impl FallbackOn {
     }
 }
 
-/// One request on its way. At any time one job serves it.
+/// One request on its way.
 #[derive(Debug)]
 pub struct Request {
     pub(crate) id: RequestId,
-    pub(crate) path: Path,
-    /// Where on the path its job is.
-    pub(crate) cursor: u32,
-    pub(crate) hops: u32,
     pub(crate) jobs_made: u32,
     pub(crate) fallback_on: FallbackOn,
     pub(crate) deadline: TimerKey<Due>,
     pub(crate) until: crate::time::Time,
-    pub(crate) job: JobKey,
+    /// What serves it.
+    pub(crate) work: Work,
     /// Whether it ends if its job turns out not to have begun.
     pub(crate) withdrawn: bool,
 }

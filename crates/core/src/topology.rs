@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::request::FallbackOn;
+
 /// Which stage: its place in [`Topology::stages`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StageId(pub u32);
@@ -57,6 +59,8 @@ pub struct StageRules {
     pub max_jobs_per_worker: Option<u64>,
     /// Whether its workers call functions that clients send. No goto leads to such a stage.
     pub functions: bool,
+    /// Whether it is a part of a step rather than a stage of the service file. No goto leads there either.
+    pub hidden: bool,
 }
 
 impl StageRules {
@@ -73,12 +77,17 @@ impl StageRules {
             on_cancel: OnCancel::Tell,
             max_jobs_per_worker: None,
             functions: false,
+            hidden: false,
         }
     }
 
-    /// What it is called in a sentence: "stage `parse`", or "pool `default`" if it calls functions.
+    /// What it is called in a sentence: "stage `parse`", or "pool `default`" if it calls functions, "step `p.each`" if it is hidden.
     pub(crate) fn title(&self) -> String {
-        let kind = if self.functions { "pool" } else { "stage" };
+        let kind = match self {
+            StageRules { hidden: true, .. } => "step",
+            StageRules { functions: true, .. } => "pool",
+            _ => "stage",
+        };
         format!("{kind} `{}`", self.name)
     }
 
@@ -104,41 +113,107 @@ pub enum Path {
     Pipeline(u32),
 }
 
+/// One step of a pipeline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A job in this stage.
+    Stage(StageId),
+    /// Several branches, and what they come to, gathered.
+    Scatter(Box<Scatter>),
+}
+
+impl From<StageId> for Step {
+    fn from(stage: StageId) -> Step {
+        Step::Stage(stage)
+    }
+}
+
+/// A step with branches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scatter {
+    /// What the branches are.
+    pub over: Over,
+    /// How long they have together. `None`: as long as the request has.
+    pub timeout: Option<Duration>,
+    /// What becomes of the others when one fails.
+    pub on_failure: OnFailure,
+    /// What stands in for the gathered value if the step fails: JSON.
+    pub fallback: Option<Box<str>>,
+    /// Which problems it stands in for.
+    pub fallback_on: FallbackOn,
+}
+
+/// What the branches of a scatter are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Over {
+    /// Each of these gets the value; theirs are gathered by name.
+    Branches(Vec<(String, Path)>),
+    /// One branch for each element of a list; the values are gathered in the order of the list.
+    Each {
+        /// The stage that takes the value apart; its outcome is [`Split`](crate::Outcome::Split).
+        split: StageId,
+        /// The way that each element takes.
+        branch: Path,
+        /// How many are on their way at a time.
+        max_in_flight: u32,
+    },
+}
+
+/// What becomes of the other branches when one fails.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnFailure {
+    /// They are cancelled, and the step fails.
+    #[default]
+    Fail,
+    /// They go on, and the problem is gathered in place of a value.
+    Collect,
+}
+
+/// A named path, and the stages to which it leads.
+#[derive(Debug)]
+struct Pipeline {
+    steps: Vec<Step>,
+    reach: Vec<StageId>,
+}
+
 /// The stages and pipelines of a service.
 #[derive(Debug)]
 pub struct Topology {
     stages: Vec<StageRules>,
-    /// Each stage's own id, so that a lone stage is a path of one.
-    alone: Vec<StageId>,
-    pipelines: Vec<Vec<StageId>>,
+    /// Each stage by itself: a path of one step.
+    alone: Vec<(Step, StageId)>,
+    pipelines: Vec<Pipeline>,
+    pipeline_names: Vec<String>,
     names: BTreeMap<String, Path>,
     max_hops: u32,
 }
 
 impl Topology {
-    /// A plan of `stages` and of named `pipelines` over them, with at most `max_hops` gotos for one request.
+    /// A plan of `stages` and of named `pipelines` over them, with at most `max_hops` gotos one after another.
     ///
     /// # Panics
     ///
-    /// If a pipeline is empty or names a stage that does not exist, or if a name is given twice: the service file's reader
-    /// has refused that.
-    pub fn new(stages: Vec<StageRules>, pipelines: Vec<(String, Vec<StageId>)>, max_hops: u32) -> Topology {
-        let alone: Vec<StageId> = (0..stages.len() as u32).map(StageId).collect();
+    /// If a pipeline is empty, names a stage or pipeline that does not exist or itself, or if a name is given twice: the
+    /// service file's reader has refused that.
+    pub fn new<S: Into<Step>>(stages: Vec<StageRules>, pipelines: Vec<(String, Vec<S>)>, max_hops: u32) -> Topology {
+        let ids = (0..stages.len() as u32).map(StageId);
+        let alone: Vec<(Step, StageId)> = ids.map(|id| (Step::Stage(id), id)).collect();
         let mut names = BTreeMap::new();
-        for (stage, id) in stages.iter().zip(&alone).filter(|(stage, _)| !stage.functions) {
+        for (stage, (_, id)) in stages.iter().zip(&alone).filter(|(stage, _)| !stage.functions && !stage.hidden) {
             assert!(names.insert(stage.name.clone(), Path::Stage(*id)).is_none(), "two stages named {}", stage.name);
         }
         let mut paths = Vec::new();
-        for (name, path) in pipelines {
-            assert!(
-                !path.is_empty() && path.iter().all(|stage| stage.index() < stages.len()),
-                "pipeline {name} is sound"
-            );
+        let mut pipeline_names = Vec::new();
+        for (name, steps) in pipelines {
+            assert!(!steps.is_empty(), "pipeline {name} has steps");
             let number = Path::Pipeline(paths.len() as u32);
             assert!(names.insert(name.clone(), number).is_none(), "two things named {name}");
-            paths.push(path);
+            pipeline_names.push(name);
+            paths.push(steps.into_iter().map(S::into).collect());
         }
-        Topology { stages, alone, pipelines: paths, names, max_hops }
+        let reach: Vec<Vec<StageId>> = (0..paths.len()).map(|number| reach(&paths, number, stages.len())).collect();
+        let pipelines = paths.into_iter().zip(reach).map(|(steps, reach)| Pipeline { steps, reach }).collect();
+        Topology { stages, alone, pipelines, pipeline_names, names, max_hops }
     }
 
     /// All stages, in the order of their ids.
@@ -151,11 +226,35 @@ impl Topology {
         &self.stages[stage.index()]
     }
 
-    /// The stages along a path.
-    pub fn path(&self, path: Path) -> &[StageId] {
+    /// The steps along a path.
+    pub fn path(&self, path: Path) -> &[Step] {
         match path {
-            Path::Stage(stage) => std::slice::from_ref(&self.alone[stage.index()]),
-            Path::Pipeline(number) => &self.pipelines[number as usize],
+            Path::Stage(stage) => std::slice::from_ref(&self.alone[stage.index()].0),
+            Path::Pipeline(number) => &self.pipelines[number as usize].steps,
+        }
+    }
+
+    /// All stages to which a path leads without a goto, those of its branches among them, each once.
+    pub fn reach(&self, path: Path) -> &[StageId] {
+        match path {
+            Path::Stage(stage) => std::slice::from_ref(&self.alone[stage.index()].1),
+            Path::Pipeline(number) => &self.pipelines[number as usize].reach,
+        }
+    }
+
+    /// What a path is called.
+    pub fn path_name(&self, path: Path) -> &str {
+        match path {
+            Path::Stage(stage) => &self.stages[stage.index()].name,
+            Path::Pipeline(number) => &self.pipeline_names[number as usize],
+        }
+    }
+
+    /// The scatter at that step of a path.
+    pub(crate) fn scatter(&self, path: Path, step: u32) -> Option<&Scatter> {
+        match self.path(path).get(step as usize) {
+            Some(Step::Scatter(scatter)) => Some(scatter),
+            Some(Step::Stage(_)) | None => None,
         }
     }
 
@@ -164,10 +263,46 @@ impl Topology {
         self.names.get(name).copied()
     }
 
-    /// How many gotos one request may take.
+    /// How many gotos may follow one another in a request.
     pub fn max_hops(&self) -> u32 {
         self.max_hops
     }
+}
+
+/// The stages to which pipeline `number` leads, in the order in which they are met. A pipeline that contains itself is a
+/// mistake, and ends in a panic.
+fn reach(pipelines: &[Vec<Step>], number: usize, stages: usize) -> Vec<StageId> {
+    fn visit(pipelines: &[Vec<Step>], path: Path, depth: usize, found: &mut Vec<StageId>, seen: &mut [bool]) {
+        let number = match path {
+            Path::Stage(stage) => return meet(stage, found, seen),
+            Path::Pipeline(number) => number as usize,
+        };
+        assert!(depth <= pipelines.len(), "no pipeline contains itself");
+        for step in &pipelines[number] {
+            match step {
+                Step::Stage(stage) => meet(*stage, found, seen),
+                Step::Scatter(scatter) => match &scatter.over {
+                    Over::Branches(branches) => {
+                        for (_, branch) in branches {
+                            visit(pipelines, *branch, depth + 1, found, seen);
+                        }
+                    }
+                    Over::Each { split, branch, .. } => {
+                        meet(*split, found, seen);
+                        visit(pipelines, *branch, depth + 1, found, seen);
+                    }
+                },
+            }
+        }
+    }
+    fn meet(stage: StageId, found: &mut Vec<StageId>, seen: &mut [bool]) {
+        if !std::mem::replace(&mut seen[stage.index()], true) {
+            found.push(stage);
+        }
+    }
+    let (mut found, mut seen) = (Vec::new(), vec![false; stages]);
+    visit(pipelines, Path::Pipeline(number as u32), 0, &mut found, &mut seen);
+    found
 }
 
 #[cfg(test)]

@@ -8,12 +8,16 @@ mod clock;
 pub mod config;
 mod extension;
 mod functions;
+mod gather;
+pub mod jq;
 mod listen;
+mod local;
 mod metrics;
 mod node;
 mod wiring;
 
 use std::io;
+use std::num::NonZero;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,6 +57,9 @@ pub enum StartError {
     /// Two routes cannot stand side by side.
     #[error(transparent)]
     Route(#[from] evener_doors::http::RouteError),
+    /// A jq program that was good when the service file was read does not compile any more.
+    #[error("a jq program cannot be compiled: {0}")]
+    Filter(#[from] jq::JqError),
     /// A listener that is open cannot say where.
     #[error("a listener has no address: {0}")]
     Address(#[from] io::Error),
@@ -88,15 +95,22 @@ pub async fn start(service: Service, warden: fn() -> Command) -> Result<Running,
     let folder = Arc::new(RuntimeDir::open()?);
     let interpreters = wiring::interpreters(&service)?;
     let crews = wiring::crews(&service);
-    let wanted: Vec<u32> = crews.iter().map(Crew::wanted).collect();
-    let node = Arc::new(Node::new(Setup {
-        topology: Arc::new(wiring::topology(&service)),
+    let topology = Arc::new(wiring::topology(&service));
+    let mut wanted: Vec<u32> = crews.iter().map(Crew::wanted).collect();
+    // Hidden stages have no processes.
+    wanted.resize(topology.stages().len(), 0);
+    let node = Node::new(Setup {
+        topology,
         memory: service.limits.memory,
         debug: service.debug,
         wanted: wanted.clone(),
         pools: wiring::pools(&service, &interpreters),
         output: crews.iter().map(Crew::output).collect(),
-    }));
+    });
+    let at_a_time = std::thread::available_parallelism().map_or(1, NonZero::get);
+    for (stage, local) in wiring::locals(&service)? {
+        node.add_locals(stage, &local, at_a_time);
+    }
     let mut running = Running {
         node: node.clone(),
         addresses: Vec::new(),
@@ -118,7 +132,8 @@ pub async fn start(service: Service, warden: fn() -> Command) -> Result<Running,
         running.slots.spawn(slot.run(running.stop.subscribe()));
     }
     let names = crews.iter().map(|crew| crew.name().to_owned());
-    running.interpreters = names.zip(interpreters).collect();
+    running.interpreters =
+        names.zip(interpreters).filter_map(|(name, interpreter)| Some((name, interpreter?))).collect();
     Ok(running)
 }
 

@@ -5,11 +5,13 @@
 
 mod door;
 mod events;
+mod locals;
 mod log;
 mod waiter;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use evener_core::{Action, Budget, Dispatcher, StageId, Stop, Time, Topology, WorkerKey};
@@ -23,6 +25,8 @@ pub(crate) use self::waiter::Waiter;
 use crate::clock::Clock;
 use crate::extension;
 use crate::functions::Functions;
+use crate::gather::PAYLOADS;
+use crate::local::{self, Local, LocalJob};
 use crate::metrics::Metrics;
 
 /// A worker that is up, as the node reaches it.
@@ -56,6 +60,10 @@ struct State {
     ran: Duration,
     /// When the timer task will wake by itself.
     armed: Time,
+    /// The workers without a process, what they do, and whether nobody waits for the job that they are at.
+    locals: HashMap<WorkerKey, (StageId, Local, Arc<AtomicBool>)>,
+    /// Jobs that were handed to them, to be done when the lock is free.
+    local_jobs: Vec<LocalJob>,
 }
 
 /// How many workers of a stage are wanted, and how many of those have come to something.
@@ -81,6 +89,8 @@ pub(crate) struct Setup {
 
 /// A running node.
 pub struct Node {
+    /// Itself, for the threads of jobs.
+    this: Weak<Node>,
     name: String,
     pools: Vec<PoolView>,
     /// How many bytes of output each stage passes on of a call.
@@ -98,32 +108,36 @@ pub struct Node {
 
 impl Node {
     /// A node as `setup` describes it.
-    pub(crate) fn new(setup: Setup) -> Node {
+    pub(crate) fn new(setup: Setup) -> Arc<Node> {
         let Setup { topology, memory, debug, wanted, pools, output } = setup;
         let state = State {
-            dispatcher: Dispatcher::new(topology.clone()),
+            dispatcher: Dispatcher::new(topology.clone(), PAYLOADS),
             seats: HashMap::new(),
             actions: Vec::new(),
             functions: Functions::default(),
             ran: Duration::ZERO,
             armed: Time::NEVER,
+            locals: HashMap::new(),
+            local_jobs: Vec::new(),
         };
         let names: Vec<&str> = topology.stages().iter().map(|stage| stage.name.as_str()).collect();
+        let metrics = Metrics::new(&names);
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        Node {
+        Arc::new_cyclic(|this| Node {
+            this: this.clone(),
             name: format!("{host}-{}", std::process::id()),
             pools,
             output,
             clock: Clock::start(),
             budget: Budget::new(memory),
-            metrics: Metrics::new(&names),
+            metrics,
             debug,
             state: Mutex::new(state),
             timer: Notify::new(),
             warmup: watch::Sender::new(wanted.iter().map(|&wanted| Warmup { wanted, settled: 0 }).collect()),
             idle: Notify::new(),
             topology,
-        }
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -139,8 +153,12 @@ impl Node {
                 let now = self.clock.now();
                 state.dispatcher.timeout(now);
                 self.carry_out(&mut state, now);
+                let jobs = std::mem::take(&mut state.local_jobs);
                 state.armed = state.dispatcher.next_timeout().unwrap_or(Time::NEVER);
-                state.armed
+                let armed = state.armed;
+                drop(state);
+                self.do_jobs(jobs);
+                armed
             };
             tokio::select! {
                 () = tokio::time::sleep_until(self.clock.instant(next)) => {}
@@ -155,7 +173,7 @@ impl Node {
             let mut state = self.state();
             let now = self.clock.now();
             state.dispatcher.drain(now, now + patience);
-            self.carry_out(&mut state, now);
+            self.act(state, now);
         }
         loop {
             let idle = self.idle.notified();
@@ -181,7 +199,7 @@ impl Node {
     }
 
     fn carry_out(&self, state: &mut State, now: Time) {
-        let State { dispatcher, seats, actions, ran, armed, .. } = state;
+        let State { dispatcher, seats, actions, ran, armed, locals, local_jobs, .. } = state;
         dispatcher.take_actions(actions);
         for action in actions.drain(..) {
             match action {
@@ -198,6 +216,20 @@ impl Node {
                     deadline,
                     payload,
                 } => {
+                    if let Some((stage, local, cancelled)) = locals.get(&worker) {
+                        let waiter = dispatcher.reply(request).filter(|_| from_client);
+                        let request = match waiter {
+                            Some(Waiter::Request { as_request: true, origin, .. }) => {
+                                Some(local::request(origin, &payload.value.bytes))
+                            }
+                            _ => None,
+                        };
+                        cancelled.store(false, Ordering::Relaxed);
+                        let (local, cancelled) = (local.clone(), cancelled.clone());
+                        let timeout = self.topology.stage(*stage).timeout;
+                        local_jobs.push(LocalJob { worker, job, attempt, local, payload, request, timeout, cancelled });
+                        continue;
+                    }
                     let Some(seat) = seats.get_mut(&worker) else {
                         tracing::error!(job = %id, "a job was handed to a worker that is not there");
                         continue;
@@ -206,7 +238,16 @@ impl Node {
                     if let Some(Waiter::Call(call)) = waiter {
                         call.handed(seat.pid, tries);
                         let (task, left_nanos) = (seat.task_of(call), call.left_nanos);
-                        let head = JobHead { job, attempt, tries, left_nanos, task, extension: &[] };
+                        let head = JobHead {
+                            job,
+                            attempt,
+                            tries,
+                            left_nanos,
+                            task,
+                            stream: false,
+                            batch: false,
+                            extension: &[],
+                        };
                         seat.line.job(&head, &payload.value);
                         continue;
                     }
@@ -215,7 +256,16 @@ impl Node {
                     let told = extension::Told { id, request_id, context: seat.context, is_request, waiter };
                     let extension = extension::of_job(&told, &payload.value);
                     let task = if is_request { Task::Request } else { Task::Value };
-                    let head = JobHead { job, attempt, tries, left_nanos, task, extension: &extension };
+                    let head = JobHead {
+                        job,
+                        attempt,
+                        tries,
+                        left_nanos,
+                        task,
+                        stream: false,
+                        batch: false,
+                        extension: &extension,
+                    };
                     seat.line.job(&head, &payload.value);
                 }
                 Action::AskCredit { worker } => {
@@ -231,6 +281,8 @@ impl Node {
                 Action::Cancel { worker, job, attempt } => {
                     if let Some(seat) = seats.get(&worker) {
                         seat.line.cancel(job, attempt);
+                    } else if let Some((_, _, cancelled)) = locals.get(&worker) {
+                        cancelled.store(true, Ordering::Relaxed);
                     }
                 }
                 Action::Stop { worker, signal: order } => {
@@ -243,6 +295,8 @@ impl Node {
                         };
                         tracing::warn!(stage, worker = seat.index, job, signal, "worker keeps a job that was given up");
                         seat.line.stop(order);
+                    } else if let Some((_, _, cancelled)) = locals.get(&worker) {
+                        cancelled.store(true, Ordering::Relaxed);
                     }
                 }
                 Action::Retire { worker } => {

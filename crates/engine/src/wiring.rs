@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use evener_core::{FallbackOn, OnCancel, Path, RetryOn, StageId, StageRules, Topology};
+use evener_core::{FallbackOn, OnCancel, OnFailure, Over, Path, RetryOn, Scatter, StageId, StageRules, Topology};
 use evener_doors::{Input, PoolView, Route};
 use evener_protocol::Content;
 use evener_supervisor::Spawn;
@@ -19,6 +19,8 @@ use evener_supervisor::slot::{Place, Plan};
 use http::Method;
 
 use crate::config::{self, FunctionPool, Service, Stage};
+use crate::jq::{JqError, Program};
+use crate::local::Local;
 
 /// The runtime of Python workers: one file that needs nothing but Python.
 const PYTHON_RUNTIME: &str = include_str!("../../../python/src/evener/_worker.py");
@@ -43,8 +45,16 @@ impl<'a> Crew<'a> {
         }
     }
 
-    /// How many workers there shall be.
+    /// Whether its jobs are done in the node itself, without worker processes.
+    pub(crate) fn is_local(&self) -> bool {
+        matches!(self, Crew::Stage(Stage { kind: config::Kind::Jq(_), .. }))
+    }
+
+    /// How many worker processes there shall be.
     pub(crate) fn wanted(&self) -> u32 {
+        if self.is_local() {
+            return 0;
+        }
         let workers = match self {
             Crew::Stage(stage) => stage.workers,
             Crew::Functions(pool) => pool.workers,
@@ -99,13 +109,79 @@ fn on_cancel(on_cancel: config::OnCancel) -> OnCancel {
     }
 }
 
+/// The plan of a service: the stages of its file, its function pools, and behind them one hidden stage for each `each`.
 pub(crate) fn topology(service: &Service) -> Topology {
-    let stages = crews(service).iter().map(|crew| crew.rules(service)).collect();
-    let pipelines = service
-        .pipelines
-        .iter()
-        .map(|pipeline| (pipeline.name.clone(), pipeline.stages.iter().map(|stage| StageId(*stage as u32)).collect()));
-    Topology::new(stages, pipelines.collect(), service.limits.max_hops)
+    let crews = crews(service);
+    let mut stages: Vec<StageRules> = crews.iter().map(|crew| crew.rules(service)).collect();
+    let mut next = stages.len() as u32;
+    let splits = splits(service);
+    stages.extend(splits.iter().map(|(pipeline, _)| StageRules {
+        queue: service.limits.queue,
+        retries: 0,
+        hidden: true,
+        ..StageRules::named(format!("{pipeline}.each"))
+    }));
+    let mut pipelines = Vec::new();
+    for pipeline in &service.pipelines {
+        let steps: Vec<evener_core::Step> = pipeline.steps.iter().map(|step| self::step(step, &mut next)).collect();
+        pipelines.push((pipeline.name.clone(), steps));
+    }
+    Topology::new(stages, pipelines, service.limits.max_hops)
+}
+
+/// The lists that are taken apart, in the order of the hidden stages: in which pipeline, and by which program.
+fn splits(service: &Service) -> Vec<(&str, &config::Filter)> {
+    let mut splits = Vec::new();
+    for pipeline in &service.pipelines {
+        for step in &pipeline.steps {
+            if let config::Step::Scatter(scatter) = step
+                && let config::Over::Each { items, .. } = &scatter.over
+            {
+                splits.push((pipeline.name.as_str(), items));
+            }
+        }
+    }
+    splits
+}
+
+/// A step as core knows it. `next` is the next hidden stage.
+fn step(step: &config::Step, next: &mut u32) -> evener_core::Step {
+    let scatter = match step {
+        config::Step::Stage(stage) => return evener_core::Step::Stage(StageId(*stage as u32)),
+        config::Step::Scatter(scatter) => scatter,
+    };
+    let over = match &scatter.over {
+        config::Over::Branches(branches) => {
+            Over::Branches(branches.iter().map(|(name, target)| (name.clone(), path(*target))).collect())
+        }
+        config::Over::Each { over, max_in_flight, .. } => {
+            let split = StageId(*next);
+            *next += 1;
+            Over::Each { split, branch: path(*over), max_in_flight: *max_in_flight }
+        }
+    };
+    evener_core::Step::Scatter(Box::new(Scatter {
+        over,
+        timeout: scatter.timeout,
+        on_failure: match scatter.on_failure {
+            config::OnFailure::Fail => OnFailure::Fail,
+            config::OnFailure::Collect => OnFailure::Collect,
+        },
+        fallback: scatter.fallback.as_ref().map(|value| value.to_string().into()),
+        fallback_on: fallback_on(scatter.fallback_on),
+    }))
+}
+
+fn path(target: config::Target) -> Path {
+    match target {
+        config::Target::Stage(stage) => Path::Stage(StageId(stage as u32)),
+        config::Target::Pipeline(pipeline) => Path::Pipeline(pipeline as u32),
+    }
+}
+
+fn fallback_on(on: config::FallbackOn) -> FallbackOn {
+    let config::FallbackOn { timeout, error, lost, unavailable } = on;
+    FallbackOn { timeout, error, lost, unavailable }
 }
 
 fn rules(stage: &Stage, service: &Service) -> StageRules {
@@ -121,6 +197,7 @@ fn rules(stage: &Stage, service: &Service) -> StageRules {
         on_cancel: on_cancel(stage.on_cancel),
         max_jobs_per_worker: stage.max_jobs_per_worker,
         functions: false,
+        hidden: false,
     }
 }
 
@@ -129,10 +206,9 @@ pub(crate) fn routes(service: &Service) -> Vec<Route> {
 }
 
 fn route(route: &config::Route, service: &Service) -> Route {
-    let config::FallbackOn { timeout, error, lost, unavailable } = route.fallback_on;
     let fallback = route.fallback.as_ref().map(|value| value.to_string().into());
     let fallback_on = match fallback {
-        Some(_) => FallbackOn { timeout, error, lost, unavailable },
+        Some(_) => self::fallback_on(route.fallback_on),
         None => FallbackOn::default(),
     };
     Route {
@@ -142,10 +218,7 @@ fn route(route: &config::Route, service: &Service) -> Route {
             .methods
             .as_ref()
             .map(|methods| methods.iter().filter_map(|method| Method::from_bytes(method.as_bytes()).ok()).collect()),
-        target: match route.target {
-            config::Target::Stage(stage) => Path::Stage(StageId(stage as u32)),
-            config::Target::Pipeline(pipeline) => Path::Pipeline(pipeline as u32),
-        },
+        target: path(route.target),
         timeout: route.timeout,
         fallback,
         fallback_on,
@@ -163,30 +236,49 @@ fn route(route: &config::Route, service: &Service) -> Route {
     }
 }
 
-/// The interpreter of each crew, looked up once for each way of asking.
-pub(crate) fn interpreters(service: &Service) -> Result<Vec<Interpreter>, NotFound> {
+/// What the stages without worker processes do, hidden ones among them.
+pub(crate) fn locals(service: &Service) -> Result<Vec<(StageId, Local)>, JqError> {
+    let mut locals = Vec::new();
+    for (stage, number) in service.stages.iter().zip(0..) {
+        if let config::Kind::Jq(filter) = &stage.kind {
+            locals.push((StageId(number), Local::Filter(Program::compile(&filter.source)?)));
+        }
+    }
+    let behind = crews(service).len() as u32;
+    for ((_, filter), number) in splits(service).into_iter().zip(behind..) {
+        locals.push((StageId(number), Local::Split(Program::compile(&filter.source)?)));
+    }
+    Ok(locals)
+}
+
+/// The interpreter of each crew that has worker processes, looked up once for each way of asking.
+pub(crate) fn interpreters(service: &Service) -> Result<Vec<Option<Interpreter>>, NotFound> {
     let mut found: HashMap<Option<&PathBuf>, Interpreter> = HashMap::new();
     let mut all = Vec::new();
     for crew in crews(service) {
+        if crew.is_local() {
+            all.push(None);
+            continue;
+        }
         let interpreter = match found.get(&crew.interpreter()) {
             Some(interpreter) => interpreter.clone(),
             None => Search::here(crew.interpreter().cloned(), &service.folder).find()?,
         };
         found.insert(crew.interpreter(), interpreter.clone());
-        all.push(interpreter);
+        all.push(Some(interpreter));
     }
     Ok(all)
 }
 
 /// The function pools as clients see them, and the Python of each.
-pub(crate) fn pools(service: &Service, interpreters: &[Interpreter]) -> Vec<PoolView> {
+pub(crate) fn pools(service: &Service, interpreters: &[Option<Interpreter>]) -> Vec<PoolView> {
     let interpreters = &interpreters[service.stages.len()..];
-    let view = |(pool, interpreter): (&FunctionPool, &'_ Interpreter)| PoolView {
+    let view = |(pool, interpreter): (&FunctionPool, &Option<Interpreter>)| PoolView {
         name: pool.name.clone(),
         python: match pool.sys_path {
             // A private engine runs the Python of the script that it belongs to.
             Some(_) => String::new(),
-            None => python_version(&interpreter.path),
+            None => interpreter.as_ref().map_or_else(String::new, |found| python_version(&found.path)),
         },
         workers: Crew::Functions(pool).wanted(),
     };
@@ -204,9 +296,10 @@ fn python_version(interpreter: &std::path::Path) -> String {
 }
 
 /// The plans of all workers, crew by crew.
-pub(crate) fn plans(service: &Service, interpreters: &[Interpreter], folder: &Arc<RuntimeDir>) -> Vec<Plan> {
+pub(crate) fn plans(service: &Service, interpreters: &[Option<Interpreter>], folder: &Arc<RuntimeDir>) -> Vec<Plan> {
     let mut plans = Vec::new();
     for ((crew, interpreter), number) in crews(service).into_iter().zip(interpreters).zip(0..) {
+        let Some(interpreter) = interpreter else { continue };
         let name: Arc<str> = crew.name().into();
         for index in 0..crew.wanted() {
             let place = Place { stage: StageId(number), name: name.clone(), index };
@@ -247,7 +340,8 @@ fn arguments(service: &Service, crew: Crew<'_>) -> Vec<OsString> {
     let modules = || service.folder.clone().into();
     match crew {
         Crew::Stage(stage) => {
-            let target = format!("{}:{}", stage.python.module, stage.python.attribute);
+            let config::Kind::Python(python) = &stage.kind else { return Vec::new() };
+            let target = format!("{}:{}", python.module, python.attribute);
             vec!["--path".into(), modules(), target.into()]
         }
         Crew::Functions(FunctionPool { sys_path: None, .. }) => vec!["--functions".into(), "--path".into(), modules()],

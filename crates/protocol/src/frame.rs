@@ -8,8 +8,14 @@ pub const HEADER: usize = 40;
 pub const PART: usize = 256 * 1024;
 /// The flag that the payload goes on in PART frames.
 pub const MORE: u8 = 1;
+/// The flag of a JOB that what it yields goes to its client as it comes.
+pub const STREAM: u8 = 2;
+/// The flag of a JOB that the next one belongs to the same batch.
+pub const BATCH: u8 = 4;
+/// How many bytes of a job's chunks a worker may send that nobody has taken.
+pub const WINDOW: u32 = 256 * 1024;
 
-/// What a frame is. Numbers 3 and 5 are reserved.
+/// What a frame is. Number 3 is reserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
@@ -19,7 +25,9 @@ pub enum Kind {
     Job = 2,
     /// The next piece of a payload.
     Part = 4,
-    /// How many jobs may be sent ahead.
+    /// A piece of a streamed answer.
+    Chunk = 5,
+    /// How many jobs, or bytes of a job's chunks, may be sent.
     Credit = 6,
     /// What became of a job.
     Outcome = 7,
@@ -31,6 +39,8 @@ pub enum Kind {
     Recall = 10,
     /// A function that calls will name, or one that none will name any more.
     Function = 11,
+    /// A question about what jobs keep for each other, and the answer.
+    State = 12,
 }
 
 /// A peer does not keep to the protocol. The connection cannot go on.
@@ -57,6 +67,14 @@ pub enum ProtocolError {
         /// What it held.
         value: u64,
     },
+    /// A chunk over the limit. The worker waits for credit that nobody will give, so there is no going on.
+    #[error("a chunk has {size} bytes, and {largest} is the most")]
+    Chunk {
+        /// Bytes that came of it.
+        size: u64,
+        /// How many are kept.
+        largest: u64,
+    },
     /// The extension is not the JSON object it should be.
     #[error("the extension of a frame is not what the specification says: {0}")]
     Extension(String),
@@ -75,7 +93,7 @@ pub struct Header {
     pub length: u32,
     /// The kind's number.
     pub kind: u8,
-    /// [`MORE`] or nothing.
+    /// [`MORE`], and of a JOB also [`STREAM`] and [`BATCH`].
     pub flags: u8,
     /// The content code.
     pub content: u8,
@@ -134,6 +152,9 @@ impl Header {
             Some(Header { function: function @ 1.., .. }) => {
                 Err(ProtocolError::Field { field: "function", value: function.into() })
             }
+            Some(Header { flags, .. }) if flags & !MORE != 0 => {
+                Err(ProtocolError::Field { field: "flags", value: flags.into() })
+            }
             header => Ok(header),
         }
     }
@@ -160,7 +181,7 @@ impl Header {
         if extension > length || extension as usize > PART || (length - extension) as usize > PART {
             return Err(ProtocolError::Length { length, extension });
         }
-        if header.flags & !MORE != 0 {
+        if header.flags & !(MORE | STREAM | BATCH) != 0 {
             return Err(ProtocolError::Field { field: "flags", value: header.flags.into() });
         }
         Ok(Some(header))

@@ -1,12 +1,17 @@
 //! What a worker says: bytes in, messages out.
 
+mod outcome;
+mod state;
+
 use bytes::Bytes;
-use evener_core::{Failure, JobKey, Outcome, Reply};
+use evener_core::state::StateAsk;
+use evener_core::{JobKey, Outcome};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use self::outcome::{too_large, whole};
 use crate::VERSION;
-use crate::content::{Content, Value};
+use crate::content::Value;
 use crate::frame::{HEADER, Header, Kind, MORE, ProtocolError};
 
 /// How much room there always is for the next bytes.
@@ -18,7 +23,7 @@ const DIRECT: usize = 32 * 1024;
 const MOST_ANNOUNCED: u64 = 256 << 20;
 
 /// A message of a worker.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum FromWorker {
     /// It can take jobs.
     Ready(Ready),
@@ -34,6 +39,35 @@ pub enum FromWorker {
         outcome: Outcome<Value>,
         /// How many bytes the job had left unread in standard output and standard error. Only workers that hold jobs ahead say so.
         printed: [u64; 2],
+    },
+    /// A piece of a job's streamed answer.
+    Chunk {
+        /// The job.
+        job: JobKey,
+        /// The fence.
+        attempt: u32,
+        /// The piece.
+        value: Value,
+    },
+    /// All of a job's streamed answer has come.
+    Ended {
+        /// The job.
+        job: JobKey,
+        /// The fence.
+        attempt: u32,
+        /// How long the function ran, in nanoseconds.
+        ran_nanos: u64,
+    },
+    /// A job asks for, or changes, what jobs keep for each other.
+    State {
+        /// The worker's own number of the question, for the answer.
+        number: u32,
+        /// The job.
+        job: JobKey,
+        /// The fence.
+        attempt: u32,
+        /// What it asks.
+        ask: StateAsk,
     },
     /// How many jobs it takes beyond the one at hand.
     Credit(u32),
@@ -57,30 +91,9 @@ pub struct Ready {
     /// Whether it calls functions that it is sent.
     #[serde(default)]
     pub functions: bool,
-}
-
-#[derive(Deserialize, Default)]
-struct OutcomeExtension {
-    #[serde(default)]
-    content_type: Option<Box<str>>,
-    #[serde(default)]
-    headers: Vec<(String, String)>,
-    #[serde(default)]
-    target: Option<String>,
-    #[serde(default, rename = "type")]
-    name: String,
-    #[serde(default)]
-    message: String,
-    #[serde(default)]
-    traceback: String,
-    #[serde(default)]
-    detail: String,
-    #[serde(default)]
-    place: Option<String>,
-    #[serde(default)]
-    status: u16,
-    #[serde(default)]
-    printed: [u64; 2],
+    /// The files of the service that it has loaded, as absolute paths: when one of them changes, it runs old code.
+    #[serde(default, deserialize_with = "state::files")]
+    pub files: Vec<String>,
 }
 
 /// How large a payload in parts will be, if its first frame says so.
@@ -217,7 +230,9 @@ fn take(
     const READY: u8 = Kind::Ready as u8;
     const PART: u8 = Kind::Part as u8;
     const OUTCOME: u8 = Kind::Outcome as u8;
+    const CHUNK: u8 = Kind::Chunk as u8;
     const CREDIT: u8 = Kind::Credit as u8;
+    const STATE: u8 = Kind::State as u8;
     const BYE: u8 = Kind::Bye as u8;
     match header.kind {
         READY => {
@@ -227,8 +242,10 @@ fn take(
             }
             Ok(Some(FromWorker::Ready(ready)))
         }
-        OUTCOME if partial.is_some() => Err(ProtocolError::OutOfTurn("an OUTCOME before the last part of another")),
-        OUTCOME if header.flags & MORE != 0 => {
+        OUTCOME | CHUNK if partial.is_some() => {
+            Err(ProtocolError::OutOfTurn("an OUTCOME or a CHUNK before the last part of another"))
+        }
+        OUTCOME | CHUNK if header.flags & MORE != 0 => {
             let size = payload.len() as u64;
             let mut open = Partial::new(header, extension, largest)?;
             open.payload.extend_from_slice(payload);
@@ -236,8 +253,11 @@ fn take(
             *partial = Some(open);
             Ok(None)
         }
-        OUTCOME if payload.len() as u64 > largest => Ok(Some(too_large(&header, payload.len() as u64, largest))),
-        OUTCOME => outcome(&header, extension, || Bytes::copy_from_slice(payload)).map(Some),
+        OUTCOME | CHUNK if payload.len() as u64 > largest => {
+            too_large(&header, payload.len() as u64, largest).map(Some)
+        }
+        OUTCOME | CHUNK => whole(&header, extension, || Bytes::copy_from_slice(payload)).map(Some),
+        STATE => state::ask(&header, extension, payload).map(Some),
         PART => {
             let Some(open) = partial.as_mut() else {
                 return Err(ProtocolError::OutOfTurn("a PART without a beginning"));
@@ -271,8 +291,8 @@ fn end_part(partial: &mut Option<Partial>, more: bool, largest: u64) -> Result<O
         return Ok(None);
     }
     match partial.take() {
-        Some(Partial { head, size, .. }) if size > largest => Ok(Some(too_large(&head, size, largest))),
-        Some(whole) => outcome(&whole.head, &whole.extension, || Bytes::from(whole.payload)).map(Some),
+        Some(Partial { head, size, .. }) if size > largest => too_large(&head, size, largest).map(Some),
+        Some(Partial { head, extension, payload, .. }) => whole(&head, &extension, || Bytes::from(payload)).map(Some),
         None => Ok(None),
     }
 }
@@ -291,7 +311,8 @@ fn begin_direct(
     if payload < DIRECT || here.len() < extension {
         return Ok(false);
     }
-    if header.kind == Kind::Outcome as u8 && more && partial.is_none() {
+    let begins = [Kind::Outcome as u8, Kind::Chunk as u8].contains(&header.kind);
+    if begins && more && partial.is_none() {
         *partial = Some(Partial::new(header, &here[..extension], largest)?);
     } else if header.kind != Kind::Part as u8 {
         return Ok(false);
@@ -310,79 +331,6 @@ fn begin_direct(
     Ok(true)
 }
 
-fn too_large(header: &Header, size: u64, largest: u64) -> FromWorker {
-    let detail = format!("the result has {size} bytes, and {largest} is the most");
-    of(header, Outcome::Fail(Failure::TooLarge { detail }), [0; 2])
-}
-
-fn of(header: &Header, outcome: Outcome<Value>, printed: [u64; 2]) -> FromWorker {
-    let (job, attempt) = (JobKey::unpack(header.job), header.attempt);
-    FromWorker::Outcome { job, attempt, ran_nanos: header.nanos, outcome, printed }
-}
-
 fn parse<T: DeserializeOwned>(extension: &[u8]) -> Result<T, ProtocolError> {
     serde_json::from_slice(extension).map_err(|error| ProtocolError::Extension(error.to_string()))
-}
-
-fn outcome(header: &Header, extension: &[u8], payload: impl FnOnce() -> Bytes) -> Result<FromWorker, ProtocolError> {
-    let mut cold = if extension.is_empty() { OutcomeExtension::default() } else { parse(extension)? };
-    let field = |field, value: u32| Err(ProtocolError::Field { field, value: value.into() });
-    let value = || {
-        let content = match header.content {
-            0 if header.length != header.extension => {
-                return Err(ProtocolError::Field { field: "content", value: 0 });
-            }
-            0 => Content::Nothing,
-            1 => Content::Json,
-            2 => Content::Text,
-            3 => Content::Bytes,
-            4 => match cold.content_type.take() {
-                Some(name) => Content::Named(name),
-                None => return Err(ProtocolError::Extension("content 4 needs `content_type`".to_owned())),
-            },
-            other => return Err(ProtocolError::Field { field: "content", value: other.into() }),
-        };
-        Ok(Value { content, bytes: payload() })
-    };
-    let printed = cold.printed;
-    let outcome = match header.verb {
-        1 => Outcome::Next(value()?),
-        2 => {
-            let body = value()?;
-            let Some(status) = u16::try_from(header.number).ok().filter(|status| (200..600).contains(status)) else {
-                return field("number", header.number);
-            };
-            Outcome::Respond(Reply { status, headers: cold.headers, body })
-        }
-        3 => {
-            let value = value()?;
-            let Some(target) = cold.target else {
-                return Err(ProtocolError::Extension("a goto needs `target`".to_owned()));
-            };
-            Outcome::Goto { target, value }
-        }
-        4 => Outcome::Fail(failure(header.number, cold)?),
-        5 => Outcome::Returned,
-        6 => {
-            let exception = value()?;
-            let OutcomeExtension { name, message, traceback, .. } = cold;
-            Outcome::Raised { name, message, traceback, exception }
-        }
-        other => return field("verb", other.into()),
-    };
-    Ok(of(header, outcome, printed))
-}
-
-fn failure(reason: u32, cold: OutcomeExtension) -> Result<Failure, ProtocolError> {
-    let OutcomeExtension { name, message, traceback, detail, place, status, .. } = cold;
-    Ok(match reason {
-        1 => Failure::Error { name, message, traceback },
-        2 if (400..600).contains(&status) => Failure::Abort { status, detail },
-        2 => return Err(ProtocolError::Field { field: "status", value: status.into() }),
-        3 => Failure::Decode { detail },
-        4 => Failure::Encode { detail: place.map_or(detail.clone(), |place| format!("{place}: {detail}")) },
-        5 => Failure::Cancelled,
-        6 => Failure::OutOfMemory { message },
-        other => return Err(ProtocolError::Field { field: "number", value: other.into() }),
-    })
 }

@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes};
 use evener_core::JobKey;
+use evener_core::state::StateAnswer;
 
 use crate::content::{Content, Value};
-use crate::frame::{Header, Kind, MORE, PART};
+use crate::frame::{BATCH, Header, Kind, MORE, PART, STREAM};
 
 /// What a job's payload is to its worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +53,10 @@ pub struct JobHead<'a> {
     pub left_nanos: u64,
     /// What the payload is.
     pub task: Task,
+    /// Whether chunks of it go to the client as they come.
+    pub stream: bool,
+    /// Whether the next job belongs to the same batch.
+    pub batch: bool,
     /// The cold fields, a JSON object, or nothing. At most [`PART`] bytes.
     pub extension: &'a [u8],
 }
@@ -158,6 +163,7 @@ impl Outbox {
             attempt: head.attempt,
             number: head.tries,
             nanos: head.left_nanos,
+            flags: if head.stream { STREAM } else { 0 } | if head.batch { BATCH } else { 0 },
             ..Header::new(Kind::Job)
         };
         if self.is_held() {
@@ -204,6 +210,35 @@ impl Outbox {
         self.next_frames().extend_from_slice(&Header::new(Kind::Credit).encode());
     }
 
+    /// The client took so many bytes of the job's chunks.
+    pub fn credit_chunks(&mut self, job: JobKey, attempt: u32, bytes: u32) {
+        let header = Header { job: job.pack(), attempt, number: bytes, ..Header::new(Kind::Credit) };
+        self.next_frames().extend_from_slice(&header.encode());
+    }
+
+    /// Answers the worker's question with this number.
+    pub fn state(&mut self, number: u32, answer: &StateAnswer) {
+        let (verb, extension, payload): (u8, _, &[u8]) = match answer {
+            StateAnswer::No => (0, Vec::new(), &[]),
+            StateAnswer::Value(json) => (1, Vec::new(), json),
+            StateAnswer::Done => (2, Vec::new(), &[]),
+            StateAnswer::Refused(detail) => (3, serde_json::json!({ "detail": detail }).to_string().into_bytes(), &[]),
+        };
+        let header = Header {
+            length: (extension.len() + payload.len()) as u32,
+            content: if verb == 1 { 1 } else { 0 },
+            verb,
+            job: NO_JOB,
+            extension: extension.len() as u32,
+            number,
+            ..Header::new(Kind::State)
+        };
+        let frames = self.next_frames();
+        frames.extend_from_slice(&header.encode());
+        frames.extend_from_slice(&extension);
+        frames.extend_from_slice(payload);
+    }
+
     /// The worker may go when it is done.
     pub fn bye(&mut self) {
         self.next_frames().extend_from_slice(&Header::new(Kind::Bye).encode());
@@ -213,7 +248,7 @@ impl Outbox {
         let first = bytes.slice(..bytes.len().min(PART));
         let header = Header {
             length: (extension.len() + first.len()) as u32,
-            flags: if first.len() < bytes.len() { MORE } else { 0 },
+            flags: header.flags | if first.len() < bytes.len() { MORE } else { 0 },
             extension: extension.len() as u32,
             ..header
         };
@@ -252,7 +287,7 @@ impl Outbox {
                 continue;
             };
             // The worker must hear of it, since it owes an outcome; that more is to come keeps it from beginning.
-            let job = Header { flags: MORE, ..header };
+            let job = Header { flags: header.flags | MORE, ..header };
             self.buffer.extend_from_slice(&job.encode());
             self.say(withdrawn, header.job, header.attempt);
         }
@@ -287,82 +322,4 @@ pub fn media_type_to_name(value: &Value) -> Option<&str> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::frame::HEADER;
-
-    fn head(extension: &[u8]) -> JobHead<'_> {
-        JobHead { job: JobKey::unpack(7), attempt: 2, tries: 1, left_nanos: 5, task: Task::Value, extension }
-    }
-
-    fn written(outbox: &mut Outbox) -> Vec<(Header, Vec<u8>)> {
-        let mut all = Vec::new();
-        while !outbox.is_empty() {
-            // In small bites, to see that it does not matter how much is taken at once.
-            let bytes = outbox.bytes().concat();
-            let bite = bytes.len().min(100_000);
-            outbox.wrote(bite);
-            all.extend(&bytes[..bite]);
-        }
-        let mut frames = Vec::new();
-        while let Some(header) = Header::parse(&all).expect("a sound header") {
-            let rest = all.split_off(HEADER + header.length as usize);
-            frames.push((header, all.split_off(HEADER)));
-            all = rest;
-        }
-        frames
-    }
-
-    #[test]
-    fn a_large_payload_is_cut_and_a_cancel_overtakes_it() {
-        let mut outbox = Outbox::default();
-        let value = Value { content: Content::Bytes, bytes: vec![1; 3 * PART + 1].into() };
-        outbox.job(&head(b"{}"), &value);
-        let sizes: Vec<(u8, u8, usize)> =
-            written(&mut outbox).iter().map(|(header, rest)| (header.kind, header.flags, rest.len())).collect();
-        assert_eq!(sizes, [(2, 1, PART + 2), (4, 1, PART), (4, 1, PART), (4, 0, 1)]);
-
-        outbox.job(&head(b""), &value);
-        outbox.cancel(JobKey::unpack(7), 2);
-        let kinds: Vec<u8> = written(&mut outbox).iter().map(|(header, _)| header.kind).collect();
-        assert_eq!(kinds, [2, 8], "what is left of a cancelled payload is not sent");
-    }
-    #[test]
-    fn a_job_waits_for_the_rest_of_another_and_may_be_withdrawn_meanwhile() {
-        let mut outbox = Outbox::default();
-        let large = Value { content: Content::Bytes, bytes: vec![1; PART + 1].into() };
-        let small = Value { content: Content::Text, bytes: "x".into() };
-        outbox.job(&head(b""), &large);
-        outbox.job(&JobHead { job: JobKey::unpack(8), ..head(b"") }, &small);
-        outbox.job(&JobHead { job: JobKey::unpack(9), ..head(b"") }, &small);
-        outbox.recall(JobKey::unpack(8), 2);
-        let frames = written(&mut outbox);
-        let seen: Vec<(u8, u64, u8)> =
-            frames.iter().map(|(header, _)| (header.kind, header.job, header.flags)).collect();
-        assert_eq!(seen, [(2, 7, 1), (4, 7, 0), (2, 8, 1), (10, 8, 0), (2, 9, 0)]);
-    }
-
-    #[test]
-    fn a_large_function_is_whole_before_its_calls() {
-        let mut outbox = Outbox::default();
-        outbox.define(4, &vec![1; PART + 1].into());
-        let call = JobHead { task: Task::Call(4), ..head(b"") };
-        outbox.job(&call, &Value { content: Content::Bytes, bytes: "x".into() });
-        outbox.forget(4);
-        let frames = written(&mut outbox);
-        let seen: Vec<(u8, u8, u64, u32)> =
-            frames.iter().map(|(header, _)| (header.kind, header.verb, header.job, header.function)).collect();
-        assert_eq!(seen, [(11, 0, NO_JOB, 4), (4, 0, NO_JOB, 4), (2, 2, 7, 4), (11, 1, NO_JOB, 4)]);
-    }
-
-    #[test]
-    fn a_payload_that_is_called_back_makes_way() {
-        let mut outbox = Outbox::default();
-        let large = Value { content: Content::Bytes, bytes: vec![1; PART + 1].into() };
-        outbox.job(&head(b""), &large);
-        outbox.job(&JobHead { job: JobKey::unpack(8), ..head(b"") }, &large);
-        outbox.recall(JobKey::unpack(7), 2);
-        let seen: Vec<(u8, u64)> = written(&mut outbox).iter().map(|(header, _)| (header.kind, header.job)).collect();
-        assert_eq!(seen, [(2, 7), (10, 7), (2, 8), (4, 8)]);
-    }
-}
+mod tests;

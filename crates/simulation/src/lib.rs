@@ -26,7 +26,7 @@ mod world;
 
 use std::fmt;
 
-pub use machine::{Core, Machine};
+pub use machine::{Core, Machine, PAYLOADS};
 pub use tally::{Happening, Tally};
 
 /// How many of the last steps a failure shows.

@@ -1,11 +1,16 @@
 //! What a world drives: the dispatcher, or something that stands before it and spoils its work.
 
 use evener_core::{
-    Action, Dispatcher, FunctionId, Landed, Loss, Refused, RequestKey, StageId, Submission, Time, Withdrawal, WorkerKey,
+    Action, Dispatcher, FunctionId, Landed, Loss, Payloads, Refused, RequestKey, StageId, Submission, Time, Withdrawal,
+    WorkerKey,
 };
 
 /// The real dispatcher, with numbers for payloads and the requests' numbers for reply addresses.
 pub type Core = Dispatcher<u64, u32>;
+
+/// No service of these worlds has branches to gather.
+pub const PAYLOADS: Payloads<u64> =
+    Payloads { gather: |_, _, _| Err("nothing is gathered here".to_owned()), constant: |_| 0 };
 
 /// The inputs and outputs of the dispatcher. What the methods mean is said at [`Dispatcher`].
 #[allow(missing_docs)]

@@ -259,7 +259,7 @@ fn rules(rng: &mut Rng, plan: &Plan, number: u32) -> StageRules {
 pub(crate) fn topology(rng: &mut Rng, plan: &Plan) -> Topology {
     let stages: Vec<StageRules> = (0..rng.u32(1..5)).map(|number| rules(rng, plan, number)).collect();
     let pipelines = (0..rng.u32(1..4)).map(|number| {
-        let path = (0..rng.usize(1..6)).map(|_| StageId(rng.u32(0..stages.len() as u32))).collect();
+        let path: Vec<StageId> = (0..rng.usize(1..6)).map(|_| StageId(rng.u32(0..stages.len() as u32))).collect();
         (format!("p{number}"), path)
     });
     let pipelines = pipelines.collect();

@@ -1,7 +1,7 @@
 //! Payloads that carry the way that they came. Each stage folds itself and what it did into the number it was handed,
 //! so a payload of another request, of another stage or of an earlier attempt never looks right.
 
-use evener_core::{Path, StageId, Topology};
+use evener_core::{Path, StageId, Step, Topology};
 
 /// What a client sends with request number `request`.
 pub(crate) fn start(request: u32) -> u64 {
@@ -45,10 +45,19 @@ pub(crate) struct Position {
     pub(crate) cursor: usize,
 }
 
+/// The stages along a path, which has no branches.
+pub(crate) fn stages(topology: &Topology, path: Path) -> Vec<StageId> {
+    let stage = |step: &Step| match step {
+        Step::Stage(stage) => Some(*stage),
+        Step::Scatter(_) => None,
+    };
+    topology.path(path).iter().filter_map(stage).collect()
+}
+
 impl Position {
     /// The stage at this place.
     pub(crate) fn stage(self, topology: &Topology) -> Option<StageId> {
-        topology.path(self.path).get(self.cursor).copied()
+        stages(topology, self.path).get(self.cursor).copied()
     }
 
     /// Where a goto leads: to the next such stage ahead on this path, else to the first such stage on it, else to the
@@ -59,7 +68,7 @@ impl Position {
             return None;
         }
         let found = topology.find(target)?;
-        let stages = topology.path(self.path);
+        let stages = stages(topology, self.path);
         let mut order = (self.cursor + 1..stages.len()).chain(0..=self.cursor);
         let on_this_path = match found {
             Path::Stage(stage) => order.find(|cursor| stages[*cursor] == stage),

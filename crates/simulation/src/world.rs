@@ -14,7 +14,7 @@ use fastrand::Rng;
 
 use crate::checker::{Check, Checker, ensure};
 use crate::habits::Actor;
-use crate::machine::{Core, Machine};
+use crate::machine::{Core, Machine, PAYLOADS};
 use crate::plan::{self, Plan, happens, span};
 use crate::tally::{Happening, Tally};
 use crate::trail;
@@ -76,7 +76,7 @@ impl<M: Machine> World<M> {
         let topology = Arc::new(plan::topology(&mut rng, &plan));
         let now = Time::from_nanos(rng.u64(0..1_000_000_000_000));
         let mut world = World {
-            machine: machine(Dispatcher::new(topology.clone())),
+            machine: machine(Dispatcher::new(topology.clone(), PAYLOADS)),
             checker: Checker::new(topology.clone(), plan.shared),
             rng,
             plan,
@@ -246,7 +246,7 @@ impl<M: Machine> World<M> {
             if self.rng.u8(0..50) == 0 { Time::NEVER } else { self.now + span(&mut self.rng, self.plan.patience) };
         let fallback_on = plan::fallback_on(&mut self.rng);
         let id = RequestId(u128::from(number) << RequestId::JOB_BITS);
-        let first = topology.path(path)[0];
+        let first = trail::stages(&topology, path)[0];
         let terms = plan::terms(&mut self.rng, &self.plan, first, topology.stage(first));
         let brought = || Submission { id, path, payload: (), deadline, fallback_on, terms, reply: number };
         let submission =

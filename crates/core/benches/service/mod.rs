@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evener_core::{
-    Action, Dispatcher, FallbackOn, JobKey, Landed, Outcome, Path, RequestId, RequestKey, StageId, StageRules,
-    Submission, Terms, Time, Topology, WorkerKey,
+    Action, Dispatcher, FallbackOn, JobKey, Landed, Outcome, Path, Payloads, RequestId, RequestKey, StageId,
+    StageRules, Submission, Terms, Time, Topology, WorkerKey,
 };
 
 /// As large as what the node keeps of a body.
@@ -34,10 +34,10 @@ impl Service {
     /// A pipeline of so many stages, with no workers yet.
     pub fn of(stages: usize) -> Service {
         let rules = |number| StageRules { queue: usize::MAX, ..StageRules::named(format!("s{number}")) };
-        let all = (0..stages as u32).map(StageId).collect();
+        let all: Vec<StageId> = (0..stages as u32).map(StageId).collect();
         let topology = Topology::new((0..stages).map(rules).collect(), vec![("all".to_owned(), all)], 64);
         Service {
-            core: Dispatcher::new(Arc::new(topology)),
+            core: Dispatcher::new(Arc::new(topology), Payloads { gather: |_, _, _| Ok([0; 6]), constant: |_| [0; 6] }),
             now: Time::ZERO,
             actions: Vec::new(),
             held: vec![VecDeque::new(); stages],

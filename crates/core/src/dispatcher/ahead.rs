@@ -164,7 +164,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
         if let Some(at) = worker.ahead.iter().position(|ahead| ahead.flight == flight && ahead.recalled) {
             let wanted = worker.ahead.remove(at).is_some_and(|ahead| ahead.wanted);
             if wanted {
-                self.put_in_front(flight.job, stage);
+                self.put_in_front(now, flight.job, stage);
             }
             self.dispatch(now, stage);
             return true;
@@ -188,7 +188,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
         self.begin_next(now, key);
         if let Some(job) = self.jobs.get_mut(flight.job).filter(|_| wanted) {
             job.tries -= 1;
-            self.put_in_front(flight.job, stage);
+            self.put_in_front(now, flight.job, stage);
         }
         self.dispatch(now, stage);
         true
@@ -282,15 +282,15 @@ impl<P: Clone, R> Dispatcher<P, R> {
                 job.tries += 1;
             }
             self.stages[stage.index()].retried += 1;
-            self.put_in_front(job, stage);
+            self.put_in_front(now, job, stage);
         }
         self.dispatch(now, stage);
     }
 
     /// The jobs that a worker will not come to any more go back, in their order and at no cost.
-    pub(super) fn take_back(&mut self, ahead: VecDeque<Ahead>, stage: StageId) {
+    pub(super) fn take_back(&mut self, now: Time, ahead: VecDeque<Ahead>, stage: StageId) {
         for ahead in ahead.into_iter().rev().filter(|ahead| ahead.wanted) {
-            self.put_in_front(ahead.flight.job, stage);
+            self.put_in_front(now, ahead.flight.job, stage);
         }
     }
 }

@@ -1,13 +1,18 @@
 //! What becomes of a job: on to the next stage, tried again, or given up.
 
+use super::scatter::Load;
 use super::{Action, Dispatcher, fallback_or};
-use crate::job::{Due, Job, JobKey, Place, Terms};
+use crate::gather::{Cursor, Work};
+use crate::job::{Due, Job, JobKey, Place};
 use crate::outcome::{Answer, Failure, Loss, Outcome};
 use crate::pool::{Flight, Patience, State, Worker, WorkerKey};
 use crate::problem::{Cause, Code, Problem};
-use crate::request::RequestKey;
+use crate::request::{RequestKey, Waiting};
 use crate::time::Time;
-use crate::topology::{Path, StageId};
+use crate::topology::{Path, StageId, Step};
+
+/// The most jobs of one request: as many as its ids have numbers for, and an end to what multiplies.
+const MOST_JOBS: u32 = 1_000_000;
 
 /// What took a try away from a job.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -30,13 +35,17 @@ impl<P: Clone, R> Dispatcher<P, R> {
             Outcome::Respond(reply) => {
                 self.done(stage);
                 if let Some(job) = self.jobs.remove(key) {
-                    self.finish(job.request, Ok(Answer::Reply(reply)));
+                    self.finish_now(now, job.request, Ok(Answer::Reply(reply)));
                 }
+            }
+            Outcome::Split(values) => {
+                self.done(stage);
+                self.split(now, key, values);
             }
             Outcome::Goto { target, value } => self.goto(now, key, &target, value),
             Outcome::Fail(failure) => self.failed(now, key, failure),
             Outcome::Raised { name, message, traceback, exception } => {
-                self.raised(key, Cause::Raised { name, message, traceback }, exception);
+                self.raised(now, key, Cause::Raised { name, message, traceback }, exception);
             }
             // Told apart before it comes here.
             Outcome::Returned => {}
@@ -47,78 +56,76 @@ impl<P: Clone, R> Dispatcher<P, R> {
         self.stages[stage.index()].done += 1;
     }
 
-    /// One step along the path: the value goes to the next stage, or answers.
+    /// One step along the path: the value goes to the next stage, or is what the path came to.
     fn advance(&mut self, now: Time, key: JobKey, value: P) {
         let Some(job) = self.jobs.remove(key) else { return };
-        let terms = job.terms.of_next();
-        let Some(waiting) = self.requests.get_mut(job.request) else { return };
-        let request = &mut waiting.request;
-        request.cursor += 1;
-        match self.topology.path(request.path).get(request.cursor as usize) {
-            Some(&stage) => self.enter(now, job.request, stage, terms, value),
-            None => self.finish(job.request, Ok(Answer::Value(value))),
-        }
+        let load = Load { terms: job.terms.of_next(), payload: value, from_client: false };
+        self.go(now, job.request, job.cursor.next(), load);
     }
 
     /// A stage of the current path moves the cursor; anything else becomes the path, and its result the answer.
     fn goto(&mut self, now: Time, key: JobKey, target: &str, value: P) {
         let Some(job) = self.jobs.get(key) else { return };
-        let (from, request_key, terms) = (job.stage, job.request, job.terms.of_next());
-        let Some(waiting) = self.requests.get_mut(request_key) else { return };
-        let request = &mut waiting.request;
+        let (from, request, cursor, terms) = (job.stage, job.request, job.cursor, job.terms.of_next());
         let from_name = &self.topology.stage(from).name;
         let Some(path) = self.topology.find(target) else {
             let detail = format!("stage `{from_name}` sent a value to `{target}`, which is no stage or pipeline");
-            return self.give_up(key, Problem::new(Code::UnknownTarget, detail));
+            return self.give_up(now, key, Problem::new(Code::UnknownTarget, detail));
         };
-        request.hops += 1;
-        if request.hops > self.topology.max_hops() {
+        let hops = cursor.hops + 1;
+        if hops > self.topology.max_hops() {
             let most = self.topology.max_hops();
             let detail =
                 format!("stage `{from_name}` sent the request on for the {}th time; {most} is the most", most + 1);
-            return self.give_up(key, Problem::new(Code::TooManyHops, detail));
+            return self.give_up(now, key, Problem::new(Code::TooManyHops, detail));
         }
-        let current = self.topology.path(request.path);
+        let steps = self.topology.path(cursor.path);
         // The next place of that stage on the path, or else its first.
         let place = |wanted: StageId| {
-            let ahead = request.cursor as usize + 1;
-            let next = current.iter().skip(ahead).position(|stage| *stage == wanted).map(|offset| ahead + offset);
-            next.or_else(|| current.iter().position(|stage| *stage == wanted))
+            let is_wanted = |step: &Step| *step == Step::Stage(wanted);
+            let ahead = cursor.step as usize + 1;
+            let next = steps.iter().skip(ahead).position(is_wanted).map(|offset| ahead + offset);
+            next.or_else(|| steps.iter().position(is_wanted))
         };
         let here = match path {
             Path::Stage(stage) => place(stage),
             Path::Pipeline(_) => None,
         };
-        match here {
-            Some(cursor) => request.cursor = cursor as u32,
-            None => (request.path, request.cursor) = (path, 0),
-        }
-        let stage = self.topology.path(request.path)[request.cursor as usize];
+        let cursor = match here {
+            Some(step) => Cursor { step: step as u32, hops, ..cursor },
+            None => Cursor { path, step: 0, hops, ..cursor },
+        };
         self.jobs.remove(key);
         self.done(from);
-        self.enter(now, request_key, stage, terms, value);
+        self.go(now, request, cursor, Load { terms, payload: value, from_client: false });
     }
 
-    /// A request's next job begins, in `stage`. Inner hops are never refused; only a broken stage ends them.
-    fn enter(&mut self, now: Time, request_key: RequestKey, stage: StageId, terms: Terms, payload: P) {
+    /// A job begins in `stage`. Inner hops are never refused; only a broken stage ends them.
+    pub(super) fn enter(&mut self, now: Time, request_key: RequestKey, cursor: Cursor, stage: StageId, load: Load<P>) {
         let Some(waiting) = self.requests.get_mut(request_key) else { return };
-        let request = &mut waiting.request;
-        request.jobs_made += 1;
+        waiting.request.jobs_made += 1;
+        let ordinal = waiting.request.jobs_made;
+        let Load { terms, payload, from_client } = load;
         let key = self.jobs.insert(Job {
             request: request_key,
             payload,
             stage,
-            ordinal: request.jobs_made,
+            ordinal,
             attempt: 0,
             tries: 0,
-            from_client: false,
+            from_client,
             terms,
+            cursor,
             place: Place::Queued { previous: None, next: None },
         });
-        request.job = key;
+        self.set_work(request_key, cursor, Work::Job(key));
+        if ordinal > MOST_JOBS {
+            let detail = format!("the request made more than {MOST_JOBS} jobs");
+            return self.give_up(now, key, Problem::new(Code::TooManyJobs, detail));
+        }
         if self.stages[stage.index()].broken.is_some() {
             let problem = self.broken_problem(stage);
-            return self.give_up(key, problem);
+            return self.give_up(now, key, problem);
         }
         self.stages[stage.index()].queue.push_back(&mut self.jobs, key);
         self.hand_out(now, stage, false);
@@ -144,17 +151,18 @@ impl<P: Clone, R> Dispatcher<P, R> {
                 Problem::new(Code::ValueNotDecodable, format!("{name} got a value that does not decode: {detail}"))
             }
             Failure::Encode { detail } => Problem::new(Code::ResultNotEncodable, format!("{name}: {detail}")),
+            Failure::Filter { detail } => Problem::new(Code::FilterFailed, format!("{name}: {detail}")),
             Failure::TooLarge { detail } => Problem::new(Code::ResultTooLarge, format!("{name}: {detail}")),
             Failure::Cancelled => {
                 let detail = format!("{name} stopped as if it had been cancelled, but it had not");
                 Problem::new(Code::FunctionFailed, detail)
             }
         };
-        self.give_up(key, problem);
+        self.give_up(now, key, problem);
     }
 
     /// A function that was sent here raised: that is the client's affair, and never tried again.
-    fn raised(&mut self, key: JobKey, cause: Cause, exception: P) {
+    fn raised(&mut self, now: Time, key: JobKey, cause: Cause, exception: P) {
         let Some(job) = self.jobs.get(key) else { return };
         let (stage, request) = (job.stage, job.request);
         let name = match &cause {
@@ -165,7 +173,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
         let problem = self.placed(key, problem);
         self.jobs.remove(key);
         self.stages[stage.index()].failed += 1;
-        self.finish(request, Ok(Answer::Raised(problem, exception)));
+        self.finish_now(now, request, Ok(Answer::Raised(problem, exception)));
     }
 
     /// The worker died with this job.
@@ -207,23 +215,31 @@ impl<P: Clone, R> Dispatcher<P, R> {
 
     /// A request's deadline passed: it is answered now, whatever its job is at.
     pub(super) fn deadline_passed(&mut self, now: Time, key: RequestKey) {
-        let Some(waiting) = self.requests.get(key) else { return };
-        let job_key = waiting.request.job;
-        let Some(job) = self.jobs.get(job_key) else { return };
-        let name = &self.topology.stage(job.stage).name;
-        let detail = match job.place {
-            Place::Running(_) => format!("the deadline passed while stage `{name}` was at work"),
+        let Some(work) = self.requests.get(key).map(|waiting| waiting.request.work) else { return };
+        let mut jobs = Vec::new();
+        self.jobs_of(work, &mut jobs);
+        let detail = match jobs[..] {
+            [job] => self.where_it_was(job),
+            _ => format!("the deadline passed while {}", self.where_they_were(&jobs)),
+        };
+        let problem = self.placed_in(work, Problem::new(Code::DeadlineExceeded, detail));
+        self.finish_now(now, key, Err(problem));
+    }
+
+    /// Where the one job of a request was when its deadline passed.
+    fn where_it_was(&self, key: JobKey) -> String {
+        let Some(job) = self.jobs.get(key) else { return "the deadline passed".to_owned() };
+        let name = self.topology.stage(job.stage).title();
+        match job.place {
+            Place::Running(_) => format!("the deadline passed while {name} was at work"),
             Place::Queued { .. } if self.pools.size(job.stage).0 == 0 => {
-                format!("the deadline passed while stage `{name}` had no workers")
+                format!("the deadline passed while {name} had no workers")
             }
             Place::Queued { .. } | Place::Ahead(_) => {
-                format!("the deadline passed while the request waited for stage `{name}`")
+                format!("the deadline passed while the request waited for {name}")
             }
-            Place::Delayed(_) => format!("the deadline passed before stage `{name}` could be tried again"),
-        };
-        let problem = self.placed(job_key, Problem::new(Code::DeadlineExceeded, detail));
-        self.finish(key, Err(problem));
-        self.drop_job(now, job_key);
+            Place::Delayed(_) => format!("the deadline passed before {name} could be tried again"),
+        }
     }
 
     fn retry_or_give_up(&mut self, now: Time, key: JobKey, mishap: Mishap, problem: Problem) {
@@ -236,11 +252,11 @@ impl<P: Clone, R> Dispatcher<P, R> {
             Mishap::Error => rules.retry_on.error,
         };
         if !worth_it || tries > job.terms.retries(rules) {
-            return self.give_up(key, problem);
+            return self.give_up(now, key, problem);
         }
         if self.stages[stage.index()].broken.is_some() {
             let problem = self.broken_problem(stage);
-            return self.give_up(key, problem);
+            return self.give_up(now, key, problem);
         }
         self.stages[stage.index()].retried += 1;
         if let Some(request) = self.requests.get(job.request) {
@@ -260,28 +276,28 @@ impl<P: Clone, R> Dispatcher<P, R> {
 
     /// A job that has waited its turn before goes in front.
     pub(super) fn requeue(&mut self, now: Time, key: JobKey, stage: StageId) {
-        self.put_in_front(key, stage);
+        self.put_in_front(now, key, stage);
         self.hand_out(now, stage, false);
     }
 
     /// The same, for a job of several: they are handed out when all of them are there.
-    pub(super) fn put_in_front(&mut self, key: JobKey, stage: StageId) {
+    pub(super) fn put_in_front(&mut self, now: Time, key: JobKey, stage: StageId) {
         if self.is_withdrawn(key) {
             return self.came_back_withdrawn(key);
         }
         if self.stages[stage.index()].broken.is_some() {
             let problem = self.broken_problem(stage);
-            return self.give_up(key, problem);
+            return self.give_up(now, key, problem);
         }
         self.stages[stage.index()].queue.push_front(&mut self.jobs, key);
     }
 
-    /// A job that is in nobody's hands ends without a value, and its request with `problem`.
-    pub(super) fn give_up(&mut self, key: JobKey, problem: Problem) {
+    /// A job that is in nobody's hands ends without a value, and what it was part of with `problem`.
+    pub(super) fn give_up(&mut self, now: Time, key: JobKey, problem: Problem) {
         let problem = self.placed(key, problem);
         let Some(job) = self.jobs.remove(key) else { return };
         self.stages[job.stage.index()].failed += 1;
-        self.finish(job.request, Err(problem));
+        self.fail_path(now, job.request, job.cursor, problem);
     }
 
     /// The problem with its place: which stage, which job, how many tries.
@@ -291,12 +307,20 @@ impl<P: Clone, R> Dispatcher<P, R> {
         Problem { stage: Some(job.stage), job: id, tries: job.tries, ..problem }
     }
 
-    /// A request gets its one answer.
-    pub(super) fn finish(&mut self, key: RequestKey, result: Result<Answer<P>, Problem>) {
-        let Some(waiting) = self.requests.remove(key) else { return };
-        self.timers.clear(waiting.request.deadline);
+    /// A request gets its one answer, and nobody waits any more for what still served it.
+    pub(super) fn finish_now(&mut self, now: Time, key: RequestKey, result: Result<Answer<P>, Problem>) {
+        if let Some(work) = self.finish(key, result) {
+            self.drop_work(now, work);
+        }
+    }
+
+    /// A request gets its one answer. Returns what served it.
+    pub(super) fn finish(&mut self, key: RequestKey, result: Result<Answer<P>, Problem>) -> Option<Work> {
+        let Waiting { request, reply } = self.requests.remove(key)?;
+        self.timers.clear(request.deadline);
         self.totals.answered += 1;
-        let answer = result.unwrap_or_else(|problem| fallback_or(waiting.request.fallback_on, problem));
-        self.actions.push(Action::Answer { reply: waiting.reply, request_id: waiting.request.id, answer });
+        let answer = result.unwrap_or_else(|problem| fallback_or(request.fallback_on, problem));
+        self.actions.push(Action::Answer { reply, request_id: request.id, answer });
+        Some(request.work)
     }
 }

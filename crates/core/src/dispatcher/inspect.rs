@@ -1,11 +1,12 @@
 //! Looking into a dispatcher without changing it: counts for metrics, and the check that simulations run after every step.
 
 use super::{Dispatcher, Totals};
+use crate::gather::{Branch, GatherKey, Work};
 use crate::job::Place;
 use crate::pool::{StageCounts, State, WorkerKey};
 use crate::queue::after;
 use crate::request::RequestKey;
-use crate::topology::{StageId, Topology};
+use crate::topology::{Over, StageId, Step, Topology};
 
 impl<P, R> Dispatcher<P, R> {
     /// The plan that it works by.
@@ -83,19 +84,24 @@ impl<P, R> Dispatcher<P, R> {
         ensure(accepted == answered + cancelled + pending, || {
             format!("accepted {accepted} is not answered {answered} + cancelled {cancelled} + pending {pending}")
         })?;
-        ensure(self.jobs.len() == self.requests.len(), || {
-            format!("{} jobs for {} requests", self.jobs.len(), self.requests.len())
-        })?;
+        let (mut jobs, mut gathers) = (0, 0);
         for (key, waiting) in self.requests.iter() {
-            let job = self.jobs.get(waiting.request.job).ok_or_else(|| format!("request {key:?} has no job"))?;
-            ensure(job.request == key, || format!("the job of request {key:?} serves {:?}", job.request))?;
-            let stage = self.topology.path(waiting.request.path).get(waiting.request.cursor as usize);
-            ensure(stage == Some(&job.stage), || format!("request {key:?} is not where its job is"))?;
-            let in_doubt = matches!(job.place, Place::Ahead(_)) && job.tries == 0;
-            ensure(in_doubt || !waiting.request.withdrawn, || {
+            let request = &waiting.request;
+            self.verify_work(key, request.work, None, (&mut jobs, &mut gathers))?;
+            let in_doubt = match request.work {
+                Work::Job(job) => {
+                    self.jobs.get(job).is_some_and(|job| matches!(job.place, Place::Ahead(_)) && job.tries == 0)
+                }
+                Work::Nothing | Work::Gather(_) => false,
+            };
+            ensure(in_doubt || !request.withdrawn, || {
                 format!("request {key:?} is to be withdrawn, and nobody is asked whether it has begun")
             })?;
         }
+        ensure(self.jobs.len() == jobs, || format!("{} jobs, of which {jobs} serve a request", self.jobs.len()))?;
+        ensure(self.gathers.len() == gathers, || {
+            format!("{} gathers, of which {gathers} serve a request", self.gathers.len())
+        })?;
         let queued = self.verify_queues()?;
         let running = self.verify_workers()?;
         let delayed = self.jobs.iter().filter(|(_, job)| matches!(job.place, Place::Delayed(_))).count();
@@ -104,6 +110,51 @@ impl<P, R> Dispatcher<P, R> {
             let all = self.jobs.len();
             format!("{queued} queued + {running} running + {ahead} ahead + {delayed} delayed is not {all} jobs")
         })
+    }
+
+    /// Checks what serves a request, or one of its branches, and counts jobs and gathers.
+    fn verify_work(
+        &self,
+        request: RequestKey,
+        work: Work,
+        within: Option<(GatherKey, u32)>,
+        counts: (&mut usize, &mut usize),
+    ) -> Result<(), String> {
+        let (jobs, gathers) = counts;
+        match work {
+            Work::Nothing => Err(format!("nothing serves request {request:?}, or a branch of it")),
+            Work::Job(key) => {
+                *jobs += 1;
+                let job = self.jobs.get(key).ok_or_else(|| format!("request {request:?} has no job"))?;
+                ensure(job.request == request, || format!("a job of {request:?} serves {:?}", job.request))?;
+                ensure(job.cursor.within == within, || format!("a job of {request:?} is in another branch"))?;
+                let stage = match self.topology.path(job.cursor.path).get(job.cursor.step as usize) {
+                    Some(Step::Stage(stage)) => Some(*stage),
+                    Some(Step::Scatter(scatter)) => match scatter.over {
+                        Over::Each { split, .. } => Some(split),
+                        Over::Branches(_) => None,
+                    },
+                    None => None,
+                };
+                ensure(stage == Some(job.stage), || format!("request {request:?} is not where its job is"))
+            }
+            Work::Gather(key) => {
+                *gathers += 1;
+                let gather = self.gathers.get(key).ok_or_else(|| format!("request {request:?} has no gather"))?;
+                ensure(gather.request == request, || format!("a gather of {request:?} serves {:?}", gather.request))?;
+                ensure(gather.cursor.within == within, || format!("a gather of {request:?} is in another branch"))?;
+                let open = gather.branches.iter().filter(|branch| !branch.has_ended()).count();
+                ensure(open == gather.open && open > 0, || {
+                    format!("a gather of {request:?} counts {} open branches and has {open}", gather.open)
+                })?;
+                for (branch, number) in gather.branches.iter().zip(0..) {
+                    if let Branch::Begun(work) = branch {
+                        self.verify_work(request, *work, Some((key, number)), (jobs, gathers))?;
+                    }
+                }
+                Ok(())
+            }
+        }
     }
 
     fn verify_queues(&self) -> Result<usize, String> {

@@ -1,6 +1,7 @@
 //! Requests that their clients take back while they wait for them: those that have not begun, or all the same.
 
 use super::{Action, Dispatcher};
+use crate::gather::Work;
 use crate::job::{JobKey, Place};
 use crate::pool::WorkerKey;
 use crate::problem::{Code, Problem};
@@ -25,7 +26,15 @@ impl<P: Clone, R> Dispatcher<P, R> {
     /// `kill` also if it has: then its worker is told, and killed if it does not come back within the stage's grace.
     pub fn withdraw(&mut self, now: Time, key: RequestKey, kill: bool) -> Withdrawal {
         let Some(waiting) = self.requests.get_mut(key) else { return Withdrawal::Answered };
-        let job_key = waiting.request.job;
+        let job_key = match waiting.request.work {
+            Work::Job(job) => job,
+            Work::Gather(_) if kill => {
+                let problem = Problem::new(Code::Cancelled, "the call was cancelled while it ran");
+                self.finish_now(now, key, Err(problem));
+                return Withdrawal::Done;
+            }
+            Work::Gather(_) | Work::Nothing => return Withdrawal::GoesOn,
+        };
         let Some(job) = self.jobs.get(job_key) else { return Withdrawal::Answered };
         if job.tries > 0 && !kill {
             return Withdrawal::GoesOn;

@@ -192,7 +192,7 @@ fn what_a_call_raises_too_late_comes_to_nobody() {
 
 #[test]
 fn no_goto_leads_to_a_pool_of_functions() {
-    let mut double = Double::with(vec![stage("a"), functions("f")], vec![], 64);
+    let mut double = Double::with::<StageId>(vec![stage("a"), functions("f")], vec![], 64);
     double.arrive(0);
     double.arrive(1);
     double.submit("a", "x");
@@ -329,7 +329,7 @@ fn a_call_of_no_function_goes_by_the_pace_of_its_stage() {
 
 #[test]
 fn a_function_has_one_pace_in_all_pools() {
-    let mut double = Double::with(vec![functions("a"), functions("b")], vec![], 64);
+    let mut double = Double::with::<StageId>(vec![functions("a"), functions("b")], vec![], 64);
     double.several = true;
     double.arrive(0);
     double.arrive(1);

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evener_core::{
-    Action, Answer, Dispatcher, Failure, FallbackOn, FunctionId, JobId, JobKey, Landed, Loss, Outcome, Path, Problem,
-    Reply, RequestId, RequestKey, StageId, StageRules, Stop, Submission, Terms, Time, Topology, Withdrawal, WorkerKey,
+    Action, Answer, Dispatcher, Failure, FallbackOn, FunctionId, JobId, JobKey, Landed, Loss, Outcome, Part, Path,
+    Payloads, Problem, Reply, RequestId, RequestKey, StageId, StageRules, Step, Stop, Submission, Terms, Time,
+    Topology, Withdrawal, WorkerKey,
 };
 
 pub(crate) const NO_FALLBACK: FallbackOn = FallbackOn { timeout: false, error: false, lost: false, unavailable: false };
@@ -88,17 +89,40 @@ pub(crate) struct Double {
     problem: Option<Problem>,
 }
 
+/// What branches come to: `{a: x, b: y}`, or `[x, y]`; a problem stands there by its code. A value `bytes` cannot be
+/// gathered.
+const PAYLOADS: Payloads<&'static str> =
+    Payloads { gather, constant: |json| Box::leak(json.to_owned().into_boxed_str()) };
+
+fn gather(_: &Topology, parts: &[Part<'_, &'static str>], named: bool) -> Result<&'static str, String> {
+    let part = |part: &Part<'_, &'static str>| {
+        let value = match part.value {
+            Ok(&"bytes") => return Err(format!("{} is bytes", part.name)),
+            Ok(value) => (*value).to_owned(),
+            Err(problem) => format!("!{}", problem.code.name()),
+        };
+        Ok(if named { format!("{}: {value}", part.name) } else { value })
+    };
+    let parts = parts.iter().map(part).collect::<Result<Vec<_>, _>>()?.join(", ");
+    let whole = if named { format!("{{{parts}}}") } else { format!("[{parts}]") };
+    Ok(Box::leak(whole.into_boxed_str()))
+}
+
 impl Double {
     /// A service of these stages, and one pipeline `all` through them in order.
     pub(crate) fn new(stages: Vec<StageRules>) -> Double {
-        let all = (0..stages.len() as u32).map(StageId).collect();
+        let all: Vec<StageId> = (0..stages.len() as u32).map(StageId).collect();
         Double::with(stages, vec![("all".to_owned(), all)], 64)
     }
 
-    pub(crate) fn with(stages: Vec<StageRules>, pipelines: Vec<(String, Vec<StageId>)>, max_hops: u32) -> Double {
+    pub(crate) fn with<S: Into<Step>>(
+        stages: Vec<StageRules>,
+        pipelines: Vec<(String, Vec<S>)>,
+        max_hops: u32,
+    ) -> Double {
         let arrived = vec![0; stages.len()];
         Double {
-            core: Dispatcher::new(Arc::new(Topology::new(stages, pipelines, max_hops))),
+            core: Dispatcher::new(Arc::new(Topology::new(stages, pipelines, max_hops)), PAYLOADS),
             now: Time::from_nanos(1_000_000_000),
             ran: Duration::from_secs(1),
             several: false,

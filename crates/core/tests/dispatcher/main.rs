@@ -13,6 +13,8 @@ mod path;
 mod priority;
 mod random;
 mod retry;
+mod scatter;
+mod scatter_random;
 mod stop;
 mod withdraw;
 mod workers;

@@ -163,7 +163,7 @@ fn a_goto_to_nowhere_is_a_500_that_names_the_target() {
 
 #[test]
 fn a_request_takes_max_hops_gotos_and_not_one_more() {
-    let mut double = Double::with(vec![stage("a")], vec![], 3);
+    let mut double = Double::with::<StageId>(vec![stage("a")], vec![], 3);
     double.arrive(0);
     double.submit("a", "x");
     double.expect(["a.0 runs r1.1 try 1: x"]);

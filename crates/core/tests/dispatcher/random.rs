@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evener_core::{
-    Action, Dispatcher, FallbackOn, JobKey, Landed, Loss, Outcome, Path, RequestId, RequestKey, StageId, StageRules,
-    Submission, Terms, Time, Topology, Withdrawal, WorkerKey,
+    Action, Dispatcher, FallbackOn, JobKey, Landed, Loss, Outcome, Path, Payloads, RequestId, RequestKey, StageId,
+    StageRules, Submission, Terms, Time, Topology, Withdrawal, WorkerKey,
 };
 use proptest::prelude::*;
 
@@ -85,8 +85,9 @@ proptest! {
 fn run(inputs: Vec<Input>) -> Result<(), TestCaseError> {
     let rules =
         StageRules { retries: 1_000, queue: usize::MAX, backoff: Some(Duration::ZERO), ..StageRules::named("a") };
-    let topology = Topology::new(vec![rules], vec![], 64);
-    let mut core: Dispatcher<u32, u32> = Dispatcher::new(Arc::new(topology));
+    let topology = Topology::new::<StageId>(vec![rules], vec![], 64);
+    let mut core: Dispatcher<u32, u32> =
+        Dispatcher::new(Arc::new(topology), Payloads { gather: |_, _, _| Ok(0), constant: |_| 0 });
     let mut plain = Plain::default();
     let mut keys: BTreeMap<u32, RequestKey> = BTreeMap::new();
     let now = Time::ZERO;

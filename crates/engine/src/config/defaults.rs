@@ -45,3 +45,6 @@ pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 
 /// How long running work may take to finish once the node is told to stop.
 pub(crate) const DRAIN: Duration = Duration::from_secs(30);
+
+/// How many elements of a list are on their way at a time.
+pub(crate) const MAX_IN_FLIGHT: u32 = 100;

@@ -72,6 +72,8 @@ pub(crate) enum Shape {
     /// A mapping from environment variables to texts.
     Env,
     Mapping(&'static Table),
+    /// A mapping that is described elsewhere.
+    AnyMapping,
     Either(&'static [Shape]),
     /// No value at all.
     Nothing,
@@ -117,10 +119,30 @@ pub(crate) const INPUT: &[&str] = &["body", "request"];
 pub(crate) const DECODE: &[&str] = &["json", "text", "bytes"];
 
 /// The kinds of stages that later versions know.
-pub(crate) const LATER_KINDS: &[&str] = &["command", "jq", "zmq"];
+pub(crate) const LATER_KINDS: &[&str] = &["command", "zmq"];
 
-/// The keys of a pipeline step that later versions know.
-pub(crate) const LATER_STEPS: &[&str] = &["scatter", "each"];
+/// The kinds of stages.
+pub(crate) const KINDS: &[&str] = &["python", "jq"];
+
+/// The keys of a stage that say something about worker processes.
+pub(crate) const OF_WORKERS: &[&str] = &[
+    "workers",
+    "env",
+    "cwd",
+    "interpreter",
+    "memory",
+    "max_jobs_per_worker",
+    "start_timeout",
+    "grace",
+    "on_cancel",
+    "retries",
+    "retry_on",
+    "backoff",
+];
+
+pub(crate) const ON_FAILURE: &[&str] = &["fail", "collect"];
+/// The most branches of one scatter.
+pub(crate) const MOST_BRANCHES: usize = 1000;
 
 pub(crate) static SERVICE: Table = Table {
     what: "a service file",
@@ -134,8 +156,9 @@ pub(crate) static SERVICE: Table = Table {
         ),
         key(
             "pipelines",
-            Shape::Named(0, &Shape::List(1, &Shape::Reference)),
-            "Named paths through stages: lists of stages, or of other pipelines, whose steps are taken in.",
+            Shape::Named(0, &STEPS),
+            "Named paths through stages: lists of stages, of other pipelines, whose steps are taken in, and of steps with \
+             branches.",
         ),
         key(
             "routes",
@@ -157,6 +180,82 @@ pub(crate) static SERVICE: Table = Table {
     later: &["include", "triggers", "tests", "store"],
     instead: &[("name", "service", "the name of the service is the value of `service`")],
 };
+
+/// A step: a name, or branches.
+const STEP: Shape = Shape::Either(&[Shape::Reference, Shape::Mapping(&SCATTER), Shape::Mapping(&EACH)]);
+/// A list of steps.
+const STEPS: Shape = Shape::List(1, &STEP);
+
+/// What the two kinds of steps with branches have in common.
+mod gathered {
+    use super::{Default, FALLBACK_ON, Key, ON_FAILURE, Shape, key};
+
+    pub(super) const TIMEOUT: Key =
+        key("timeout", Shape::Duration, "How long the branches have together. Without it, as long as the request has.");
+    pub(super) const ON_FAILURE_KEY: Key = key(
+        "on_failure",
+        Shape::Choice(ON_FAILURE),
+        "What happens when a branch fails: the others are cancelled and the step fails, or the problem is gathered in \
+         place of a value.",
+    )
+    .or(Default::Text("fail"));
+    pub(super) const FALLBACK: Key =
+        key("fallback", Shape::Anything, "What stands in for the gathered value if the step fails.");
+    pub(super) const FALLBACK_ON_KEY: Key =
+        key("fallback_on", Shape::List(1, &Shape::Choice(FALLBACK_ON)), "Which failures the fallback covers.")
+            .or(Default::Words(&["timeout"]));
+}
+
+pub(crate) static SCATTER: Table = Table {
+    what: "a step with branches",
+    keys: &[
+        key(
+            "scatter",
+            Shape::Named(1, &Shape::Either(&[Shape::Reference, STEPS_WITHIN])),
+            "The branches, by name: each a stage, a pipeline or a list of steps. All get the value, and what they come to \
+             is gathered in an object under their names.",
+        )
+        .required(),
+        gathered::TIMEOUT,
+        gathered::ON_FAILURE_KEY,
+        gathered::FALLBACK,
+        gathered::FALLBACK_ON_KEY,
+    ],
+    some_of: &[],
+    later: &[],
+    instead: &[("branches", "scatter", "the branches are the value of `scatter`")],
+};
+
+pub(crate) static EACH: Table = Table {
+    what: "a step for each element",
+    keys: &[
+        key("each", Shape::Text, "A jq program that takes a list out of the value. Each of its elements takes a branch.")
+            .required(),
+        key(
+            "do",
+            Shape::Either(&[Shape::Reference, STEPS_WITHIN]),
+            "Where each element goes: a stage, a pipeline or a list of steps. What they come to is gathered in a list in \
+             the order of the elements.",
+        )
+        .required(),
+        key(
+            "max_in_flight",
+            Shape::Number { least: 1, most: MOST },
+            "How many elements of one list are on their way at a time.",
+        )
+        .or(Default::Number(defaults::MAX_IN_FLIGHT as u64)),
+        gathered::TIMEOUT,
+        gathered::ON_FAILURE_KEY,
+        gathered::FALLBACK,
+        gathered::FALLBACK_ON_KEY,
+    ],
+    some_of: &[],
+    later: &[],
+    instead: &[("items", "each", "what gives the elements is the value of `each`"), ("over", "each", "write `each`")],
+};
+
+/// Steps within a step. They may have branches in turn, which the schema does not spell out.
+const STEPS_WITHIN: Shape = Shape::List(1, &Shape::Either(&[Shape::Reference, Shape::AnyMapping]));
 
 pub(crate) static LISTEN: Table = Table {
     what: "`listen`",
@@ -241,12 +340,32 @@ mod workforce {
 pub(crate) static STAGE: Table = Table {
     what: "a stage",
     keys: &[
-        key("python", Shape::Python, "The function or class that does the jobs, as `module:attribute`. Modules are found beside the service file.").required(),
+        key(
+            "python",
+            Shape::Python,
+            "The function or class that does the jobs, as `module:attribute`. Modules are found beside the service file.",
+        ),
+        key("jq", Shape::Text, "A jq program that makes one value of each. It runs in the node, and needs no workers."),
         workforce::WORKERS.or(Default::Number(defaults::WORKERS as u64)),
-        key("timeout", Shape::Duration, "How long one try of a job may run, from its start.").or(Default::Duration(defaults::STAGE_TIMEOUT)),
-        key("retries", Shape::Number { least: 0, most: MOST_RETRIES }, "How often a job is tried again after its first try.").or(Default::Number(defaults::RETRIES as u64)),
-        key("retry_on", Shape::List(0, &Shape::Choice(RETRY_ON)), "After which failures a job is tried again: its worker died, it ran into the timeout, its code raised.").or(Default::Words(&["lost"])),
-        key("backoff", Shape::Duration, "How long to wait before a retry. Without it, the first retry after a loss comes at once."),
+        key("timeout", Shape::Duration, "How long one try of a job may run, from its start.")
+            .or(Default::Duration(defaults::STAGE_TIMEOUT)),
+        key(
+            "retries",
+            Shape::Number { least: 0, most: MOST_RETRIES },
+            "How often a job is tried again after its first try.",
+        )
+        .or(Default::Number(defaults::RETRIES as u64)),
+        key(
+            "retry_on",
+            Shape::List(0, &Shape::Choice(RETRY_ON)),
+            "After which failures a job is tried again: its worker died, it ran into the timeout, its code raised.",
+        )
+        .or(Default::Words(&["lost"])),
+        key(
+            "backoff",
+            Shape::Duration,
+            "How long to wait before a retry. Without it, the first retry after a loss comes at once.",
+        ),
         workforce::QUEUE,
         workforce::ENV,
         workforce::CWD,
@@ -257,8 +376,8 @@ pub(crate) static STAGE: Table = Table {
         workforce::GRACE,
         workforce::ON_CANCEL.or(Default::Text("tell")),
     ],
-    some_of: &[],
-    later: &["command", "jq", "zmq", "protocol", "threads", "concurrency", "batch", "affinity", "fairness"],
+    some_of: KINDS,
+    later: &["command", "zmq", "protocol", "threads", "concurrency", "batch", "affinity", "fairness"],
     instead: &[
         ("function", "python", "write `python: module:function`"),
         ("module", "python", "write `python: module:function`"),

@@ -21,8 +21,8 @@ use std::path::{Path, PathBuf};
 pub use diagnostic::{Diagnostic, Report, Severity};
 pub use schema::schema;
 pub use service::{
-    Decode, FallbackOn, FunctionPool, Input, Limits, Listen, Listener, OnCancel, Pipeline, PythonTarget, RetryOn,
-    Route, Service, Stage, Target, Tls, Workers,
+    Decode, FallbackOn, Filter, FunctionPool, Input, Kind, Limits, Listen, Listener, OnCancel, OnFailure, Over,
+    Pipeline, PythonTarget, RetryOn, Route, Scatter, Service, Stage, Step, Target, Tls, Workers,
 };
 pub use source::Span;
 

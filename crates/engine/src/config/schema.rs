@@ -120,6 +120,7 @@ fn shape(shape_: &Shape) -> Map<String, Value> {
             "additionalProperties": {"type": ["string", "number", "boolean"]},
         }),
         Shape::Mapping(table) => Value::Object(mapping(table)),
+        Shape::AnyMapping => json!({"type": "object"}),
         Shape::Either(shapes) => json!({"anyOf": shapes.iter().map(shape).collect::<Vec<_>>()}),
         Shape::Nothing => json!({"type": "null"}),
         Shape::Anything => json!({}),

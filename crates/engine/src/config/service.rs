@@ -94,8 +94,8 @@ pub struct Tls {
 pub struct Stage {
     /// Its name, unique among stages, pipelines and function pools.
     pub name: String,
-    /// The function or class that does the jobs.
-    pub python: PythonTarget,
+    /// What does the jobs.
+    pub kind: Kind,
     /// How many workers (1).
     pub workers: Workers,
     /// How long one try may run, from its start (60 s).
@@ -189,6 +189,22 @@ impl FunctionPool {
     }
 }
 
+/// What does the jobs of a stage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// A Python function or class, in worker processes.
+    Python(PythonTarget),
+    /// A jq program, in the node itself.
+    Jq(Filter),
+}
+
+/// A jq program, known to compile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filter {
+    /// The program as it is written.
+    pub source: String,
+}
+
 /// `module:attribute`, both of them dotted paths of Python identifiers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PythonTarget {
@@ -241,13 +257,61 @@ pub enum OnCancel {
 }
 
 /// A named path through stages.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Pipeline {
     /// Its name, unique among stages, pipelines and function pools.
     pub name: String,
-    /// Indices into [`Service::stages`], at least one. Pipelines named as steps are already replaced
-    /// by their own steps.
-    pub stages: Vec<usize>,
+    /// At least one. Pipelines named as steps are already replaced by their own steps.
+    pub steps: Vec<Step>,
+}
+
+/// One step of a pipeline.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// An index into [`Service::stages`].
+    Stage(usize),
+    /// Several branches, whose values are gathered.
+    Scatter(Box<Scatter>),
+}
+
+/// A step with branches.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scatter {
+    /// What the branches are.
+    pub over: Over,
+    /// How long they have together; `None` is as long as the request has.
+    pub timeout: Option<Duration>,
+    /// What becomes of the others when one fails (they are cancelled, and the step fails).
+    pub on_failure: OnFailure,
+    /// What stands in for the gathered value if the step fails.
+    pub fallback: Option<serde_json::Value>,
+    /// Which failures the fallback covers (only timeouts). Without a fallback it says nothing.
+    pub fallback_on: FallbackOn,
+}
+
+/// What the branches of a step are.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Over {
+    /// Each of these gets the value.
+    Branches(Vec<(String, Target)>),
+    /// One branch for each element of a list.
+    Each {
+        /// What takes the list out of the value.
+        items: Filter,
+        /// Where each element goes.
+        over: Target,
+        /// How many are on their way at a time (100).
+        max_in_flight: u32,
+    },
+}
+
+/// What becomes of the other branches when one fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnFailure {
+    /// They are cancelled, and the step fails.
+    Fail,
+    /// They go on, and the problem is gathered in place of a value.
+    Collect,
 }
 
 /// A way in over HTTP.

@@ -29,7 +29,7 @@ impl Drop for CancelOnDrop<'_> {
         if state.dispatcher.cancel(now, request) {
             self.node.metrics.cancelled();
         }
-        self.node.carry_out(&mut state, now);
+        self.node.act(state, now);
     }
 }
 
@@ -49,7 +49,7 @@ impl Door for Node {
             let mut state = self.state();
             match state.dispatcher.submit(began, submission) {
                 Ok(request) => {
-                    self.carry_out(&mut state, began);
+                    self.act(state, began);
                     request
                 }
                 Err(refused) => {
@@ -127,8 +127,7 @@ impl Door for Node {
         let mut state = self.state();
         let now = self.clock.now();
         let result = state.dispatcher.submit(now, submission);
-        self.carry_out(&mut state, now);
-        drop(state);
+        self.act(state, now);
         result.map_err(|refused| {
             self.report_call(id, &refused.answer);
             match refused.answer {
@@ -143,7 +142,7 @@ impl Door for Node {
         let mut state = self.state();
         let now = self.clock.now();
         let withdrawal = state.dispatcher.withdraw(now, call, kill);
-        self.carry_out(&mut state, now);
+        self.act(state, now);
         withdrawal
     }
 
@@ -153,7 +152,7 @@ impl Door for Node {
         if state.dispatcher.cancel(now, call) {
             self.metrics.cancelled();
         }
-        self.carry_out(&mut state, now);
+        self.act(state, now);
     }
 
     fn workers(&self) -> Vec<WorkerView> {
@@ -177,10 +176,11 @@ impl Door for Node {
         let state = self.state();
         let stages: Vec<StageHealth> = (self.topology.stages().iter().zip(0..))
             .zip(warmup.iter())
+            .filter(|((rules, _), _)| !rules.hidden)
             .map(|((rules, number), warmup)| {
                 let counts = state.dispatcher.counts(StageId(number));
                 let state = match counts {
-                    _ if warmup.wanted == 0 => "idle",
+                    counts if warmup.wanted == 0 && counts.workers == 0 => "idle",
                     counts if counts.broken.is_some() => "broken",
                     counts if counts.workers == 0 => "starting",
                     _ => "ready",

@@ -25,7 +25,7 @@ impl Events for Node {
             let worker = state.dispatcher.worker_ready(now, *stage);
             let (stage, index, known) = (*stage, *index, HashSet::new());
             state.seats.insert(worker, Seat { line, context: ready.context, stage, index, pid, known });
-            self.carry_out(&mut state, now);
+            self.act(state, now);
             worker
         };
         self.settle(*stage);
@@ -35,7 +35,7 @@ impl Events for Node {
     fn outcome(&self, worker: WorkerKey, landed: Landed<Value>) -> bool {
         let Landed { job, attempt, ran, outcome } = landed;
         let begun = !matches!(outcome, Outcome::Returned);
-        let outcome = outcome.map(|value| {
+        let outcome = outcome.map(|value: Value| {
             let held = (!value.bytes.is_empty()).then(|| Arc::new(self.budget.charge(value.bytes.len() as u64)));
             Parcel { value, held }
         });
@@ -48,6 +48,9 @@ impl Events for Node {
         state.ran = ran;
         self.carry_out(&mut state, now);
         state.ran = Duration::ZERO;
+        let jobs = std::mem::take(&mut state.local_jobs);
+        drop(state);
+        self.do_jobs(jobs);
         fresh
     }
 
@@ -55,7 +58,7 @@ impl Events for Node {
         let mut state = self.state();
         let now = self.clock.now();
         state.dispatcher.credit(now, worker, credit);
-        self.carry_out(&mut state, now);
+        self.act(state, now);
     }
 
     fn lost(&self, place: &Place, worker: WorkerKey, gone: Gone<'_>) {
@@ -79,7 +82,7 @@ impl Events for Node {
         let now = self.clock.now();
         state.seats.remove(&worker);
         state.dispatcher.worker_lost(now, worker, Loss { cause, certificate: whole });
-        self.carry_out(&mut state, now);
+        self.act(state, now);
     }
 
     fn start_failed(&self, place: &Place, why: &str, broken: bool, wait: Duration) {
@@ -97,7 +100,7 @@ impl Events for Node {
                 tracing::error!(stage = &*place.name, "the stage is broken: its workers do not start");
             }
             state.dispatcher.stage_broken(now, place.stage, &why);
-            self.carry_out(&mut state, now);
+            self.act(state, now);
         }
         self.settle(place.stage);
     }

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use evener_engine::config::{
-    self, Decode, FallbackOn, Input, Limits, Listener, OnCancel, PythonTarget, RetryOn, Target, Workers,
+    self, Decode, FallbackOn, Filter, Input, Kind, Limits, Listener, OnCancel, OnFailure, Over, PythonTarget, RetryOn,
+    Step, Target, Workers,
 };
 use serde_json::json;
 
@@ -33,6 +34,17 @@ drain: 10s
 debug: true
 "#;
 
+fn python(module: &str, attribute: &str) -> Kind {
+    Kind::Python(PythonTarget { module: module.into(), attribute: attribute.into() })
+}
+
+#[test]
+fn a_jq_stage() {
+    let service = good("service: s\nstages: {a: {jq: '.x + 1', timeout: 2s, queue: 5}}\npipelines: {p: [a]}");
+    assert_eq!(service.stages[0].kind, Kind::Jq(Filter { source: ".x + 1".into() }));
+    assert_eq!(service.stages[0].queue, Some(5));
+}
+
 #[test]
 fn a_service_is_resolved() {
     let loaded = parse(PRIMES).unwrap();
@@ -50,10 +62,10 @@ fn a_service_is_resolved() {
     let workers: Vec<_> = service.stages.iter().map(|stage| stage.workers).collect();
     assert_eq!(workers, [Workers::Count(2), Workers::Auto, Workers::Count(0)]);
     assert_eq!(service.stages[1].timeout, Duration::from_secs(2));
-    assert_eq!(service.stages[2].python, PythonTarget { module: "ml.models".into(), attribute: "Model.large".into() });
+    assert_eq!(service.stages[2].kind, python("ml.models", "Model.large"));
 
-    assert_eq!(service.pipelines[0].stages, [0, 1]);
-    assert_eq!(service.pipelines[1].stages, [0, 1, 2], "a pipeline as a step is taken in");
+    assert_eq!(service.pipelines[0].steps, [0, 1].map(Step::Stage));
+    assert_eq!(service.pipelines[1].steps, [0, 1, 2].map(Step::Stage), "a pipeline as a step is taken in");
 
     let targets: Vec<_> = service.routes.iter().map(|route| route.target).collect();
     assert_eq!(targets, [Target::Pipeline(0), Target::Pipeline(1), Target::Stage(2)]);
@@ -254,4 +266,22 @@ pub(crate) fn new_folder() -> PathBuf {
     let folder = std::env::temp_dir().join(name);
     std::fs::create_dir_all(&folder).unwrap();
     folder
+}
+
+#[test]
+fn steps_with_branches() {
+    let service = good(
+        "service: s\nstages: {a: {python: 'm:f'}, b: {jq: .}}\npipelines:\n  p:\n    - a\n    - scatter: {x: a, y: [b, {each: '.l', do: q}]}\n      timeout: 2s\n      on_failure: collect\n      fallback: [1]\n      fallback_on: [error]\n  q: [b]",
+    );
+    let names: Vec<_> = service.pipelines.iter().map(|pipeline| pipeline.name.as_str()).collect();
+    assert_eq!(names, ["p", "q", "p.y"], "steps within a step make a pipeline behind the named ones");
+    let Step::Scatter(scatter) = &service.pipelines[0].steps[1] else { panic!("it has branches") };
+    let branches = vec![("x".to_owned(), Target::Stage(0)), ("y".to_owned(), Target::Pipeline(2))];
+    assert_eq!(scatter.over, Over::Branches(branches));
+    assert_eq!((scatter.timeout, scatter.on_failure), (Some(Duration::from_secs(2)), OnFailure::Collect));
+    assert_eq!((&scatter.fallback, scatter.fallback_on.error), (&Some(json!([1])), true));
+    let Step::Scatter(each) = &service.pipelines[2].steps[1] else { panic!("it has branches") };
+    let items = Filter { source: ".l".to_owned() };
+    assert_eq!(each.over, Over::Each { items, over: Target::Pipeline(1), max_in_flight: 100 });
+    assert_eq!((each.timeout, each.on_failure, &each.fallback), (None, OnFailure::Fail, &None));
 }

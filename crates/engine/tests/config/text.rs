@@ -90,7 +90,7 @@ fn anchors_repeat_values() {
          pipelines: {p: &p [a, b], q: *p}\ndrain: *t\n",
     );
     assert_eq!(service.stages[1].timeout, service.drain);
-    assert_eq!(service.pipelines[0].stages, service.pipelines[1].stages);
+    assert_eq!(service.pipelines[0].steps, service.pipelines[1].steps);
 }
 
 #[test]

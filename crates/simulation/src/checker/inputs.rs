@@ -23,7 +23,7 @@ impl Checker {
     pub(crate) fn accepted(&mut self, key: RequestKey, brought: Brought, core: &Core) -> Check {
         self.tally.count(Happening::Accepted);
         let Submission { id, path, deadline, fallback_on, terms, reply: number, .. } = brought;
-        let stages = self.topology.path(path);
+        let stages = &trail::stages(&self.topology, path);
         ensure(!self.draining, || format!("request {number} was let in during a drain"))?;
         let broken = stages.iter().any(|stage| self.broken[stage.0 as usize]);
         ensure(!broken, || format!("request {number} was let in, though a stage of its path is broken"))?;
@@ -62,7 +62,7 @@ impl Checker {
         if let Some(function) = terms.function {
             self.pace.called(function);
         }
-        let first = self.topology.path(path)[0];
+        let first = trail::stages(&self.topology, path)[0];
         self.line_up(number, first);
         Ok(())
     }
@@ -76,7 +76,7 @@ impl Checker {
             Answer::Fallback(problem) => (problem, true),
             other => return Err(format!("request {number} was refused with {other:?}")),
         };
-        let stages = self.topology.path(brought.path);
+        let stages = trail::stages(&self.topology, brought.path);
         let allowed = match problem.code {
             Code::Draining => self.draining,
             Code::StageBroken => stages.iter().any(|stage| self.broken[stage.0 as usize]),
@@ -371,7 +371,8 @@ impl Checker {
                     Ok((there, trail::goto(value, stage)))
                 }
             },
-            Outcome::Returned => return,
+            // No step of these services is an `each`.
+            Outcome::Split(_) | Outcome::Returned => return,
             Outcome::Raised { .. } => Err(Due::Raised(trail::raised(value, stage))),
             Outcome::Fail(failure) => match failure {
                 Failure::Error { .. } => return self.mishap(now, number, stage, Mishap::Error),
@@ -380,6 +381,7 @@ impl Checker {
                 Failure::Decode { .. } if record.ordinal == 1 => Err(Due::Problem(Code::BadBody)),
                 Failure::Decode { .. } => Err(Due::Problem(Code::ValueNotDecodable)),
                 Failure::Encode { .. } => Err(Due::Problem(Code::ResultNotEncodable)),
+                Failure::Filter { .. } => Err(Due::Problem(Code::FilterFailed)),
                 Failure::TooLarge { .. } => Err(Due::Problem(Code::ResultTooLarge)),
                 Failure::Cancelled => Err(Due::Problem(Code::FunctionFailed)),
             },

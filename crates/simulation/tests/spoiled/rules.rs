@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evener_core::{Dispatcher, OnCancel, RetryOn, StageRules, Topology};
-use evener_simulation::Core;
+use evener_simulation::{Core, PAYLOADS};
 
 use crate::failure;
 
@@ -16,7 +16,7 @@ fn changed(core: &Core, max_hops: u32, change: impl Fn(&mut StageRules)) -> Core
     let pipelines = (0..)
         .map(|number| format!("p{number}"))
         .map_while(|name| topology.find(&name).map(|path| (name, topology.path(path).to_vec())));
-    Dispatcher::new(Arc::new(Topology::new(stages, pipelines.collect(), max_hops)))
+    Dispatcher::new(Arc::new(Topology::new(stages, pipelines.collect(), max_hops)), PAYLOADS)
 }
 
 #[track_caller]

@@ -289,6 +289,10 @@ impl<E: Events> Life<E> {
                 (FromWorker::Credit(_), None) => {
                     return Err(ProtocolError::OutOfTurn("a CREDIT before READY").into());
                 }
+                // The node does not ask for streams yet, and keeps no state.
+                (FromWorker::Chunk { .. } | FromWorker::Ended { .. } | FromWorker::State { .. }, _) => {
+                    return Err(ProtocolError::OutOfTurn("a CHUNK, an end of chunks or a STATE").into());
+                }
                 (FromWorker::Bye { error }, None) => return Err(Trouble::Bye(error)),
                 (FromWorker::Bye { .. }, Some(_)) => return Err(Trouble::Left),
             }

@@ -9,6 +9,7 @@ mod nearest;
 mod pipeline;
 mod route;
 mod stage;
+mod step;
 pub(crate) mod units;
 mod values;
 mod workforce;

@@ -3,17 +3,15 @@
 use std::collections::HashMap;
 
 use super::Walk;
-use super::fields::not_available;
 use crate::config::diagnostic::Diagnostic;
-use crate::config::keys::LATER_STEPS;
 use crate::config::source::Span;
-use crate::config::yaml::{Entry, Node, Plain, Scalar, Value, quote};
-use crate::config::{Pipeline, Target};
+use crate::config::yaml::{Entry, Node, Plain, Scalar, quote};
+use crate::config::{Pipeline, Scatter, Step, Target};
 
 /// The most steps of one pipeline once the pipelines in it are replaced.
 const MOST_STEPS: usize = 1000;
 /// How deep pipelines may be nested.
-const DEPTH: usize = 32;
+pub(super) const DEPTH: usize = 32;
 
 /// What the names of a service stand for, and which stages are in use.
 #[derive(Default)]
@@ -80,8 +78,21 @@ fn clash(second: &Entry, what: &str, first: &Entry, of: &str) -> Diagnostic {
         .hint("stages, pipelines and function pools share their names: rename one of them")
 }
 
-/// A step before pipelines are replaced. `None` was reported.
-type Step = Option<(Target, Span)>;
+/// A pipeline before those in it are replaced. Lists of steps within a step are pipelines as well, behind the named ones.
+pub(super) struct Draft {
+    pub(super) name: String,
+    pub(super) span: Span,
+    pub(super) steps: Vec<DraftStep>,
+}
+
+/// A step before pipelines are replaced.
+pub(super) enum DraftStep {
+    /// It was reported.
+    Bad,
+    To(Target, Span),
+    /// With the targets of its branches.
+    Scatter(Box<Scatter>, Vec<(Target, Span)>),
+}
 
 impl Walk<'_> {
     /// A name looked up.
@@ -131,59 +142,40 @@ impl Walk<'_> {
     }
 
     pub(super) fn pipelines(&mut self, entries: &[Entry], names: &mut Names<'_>) -> Vec<Pipeline> {
-        let steps: Vec<Vec<Step>> = entries.iter().map(|entry| self.steps(entry, names)).collect();
-        let mut expansion = Expansion { entries, steps: &steps, state: vec![State::New; entries.len()], path: vec![] };
-        for (index, entry) in entries.iter().enumerate() {
-            expansion.pipeline(index, entry.key_span, &mut self.found);
-        }
-        entries
+        let mut drafts: Vec<Draft> = entries
             .iter()
-            .zip(expansion.state)
-            .map(|(entry, state)| Pipeline {
-                name: entry.key.to_string(),
-                stages: match state {
-                    State::Done { stages, .. } => stages,
-                    _ => Vec::new(),
-                },
-            })
+            .map(|entry| Draft { name: entry.key.to_string(), span: entry.key_span, steps: Vec::new() })
+            .collect();
+        for (index, entry) in entries.iter().enumerate() {
+            drafts[index].steps = self.steps_of_pipeline(entry, names, &mut drafts);
+        }
+        let mut expansion = Expansion { state: vec![State::New; drafts.len()], drafts: &drafts, path: Vec::new() };
+        for (index, draft) in drafts.iter().enumerate() {
+            expansion.pipeline(index, draft.span, &mut self.found);
+        }
+        let states = expansion.state;
+        let done = |state| match state {
+            State::Done { steps, .. } => steps,
+            State::New | State::Open | State::Failed => Vec::new(),
+        };
+        drafts
+            .iter()
+            .zip(states)
+            .map(|(draft, state)| Pipeline { name: draft.name.clone(), steps: done(state) })
             .collect()
     }
 
-    fn steps(&mut self, entry: &Entry, names: &mut Names<'_>) -> Vec<Step> {
+    fn steps_of_pipeline(&mut self, entry: &Entry, names: &mut Names<'_>, drafts: &mut Vec<Draft>) -> Vec<DraftStep> {
         let items = match self.list(&entry.value, &["first_stage, second_stage"]) {
             Some(items) => items,
-            None => return vec![None],
+            None => return vec![DraftStep::Bad],
         };
         if items.is_empty() {
             let message = format!("the pipeline {} has no steps", quote(&entry.key));
             let empty = Diagnostic::error("empty-pipeline", entry.key_span, message);
             self.found.push(empty.hint("list at least one stage"));
         }
-        let step = |node: &Node| {
-            if let Value::Map(keys) = &node.value
-                && let Some(later) = keys.iter().find(|key| LATER_STEPS.contains(&&*key.key))
-            {
-                // The stages it speaks of are in use, whatever the step will do with them.
-                mark_names(node, names);
-                self.found.push(not_available(later.key_span, &later.key));
-                return None;
-            }
-            Some((self.reference(node, names)?, node.span))
-        };
-        items.iter().map(step).collect()
-    }
-}
-
-fn mark_names(node: &Node, names: &mut Names<'_>) {
-    match &node.value {
-        Value::Scalar(scalar) => {
-            if let Some(Target::Stage(index)) = names.targets.get(&*scalar.text) {
-                names.used[*index] = true;
-            }
-        }
-        Value::Seq(items) => items.iter().for_each(|item| mark_names(item, names)),
-        Value::Map(entries) => entries.iter().for_each(|e| mark_names(&e.value, names)),
-        Value::Broken => {}
+        self.steps(items, &entry.key, 0, names, drafts)
     }
 }
 
@@ -194,15 +186,14 @@ enum State {
     /// It, or something in it, was reported.
     Failed,
     Done {
-        stages: Vec<usize>,
+        steps: Vec<Step>,
         depth: usize,
     },
 }
 
 /// Replaces pipelines by their steps, each pipeline once.
 struct Expansion<'a> {
-    entries: &'a [Entry],
-    steps: &'a [Vec<Step>],
+    drafts: &'a [Draft],
     state: Vec<State>,
     /// The pipelines that are open, from the outermost.
     path: Vec<usize>,
@@ -225,54 +216,69 @@ impl Expansion<'_> {
         let expanded = self.expand(index, found);
         self.path.pop();
         self.state[index] = match expanded {
-            Some((stages, depth)) => State::Done { stages, depth },
+            Some((steps, depth)) => State::Done { steps, depth },
             None => State::Failed,
         };
     }
 
-    fn expand(&mut self, index: usize, found: &mut Vec<Diagnostic>) -> Option<(Vec<usize>, usize)> {
-        let steps = self.steps;
-        let (mut stages, mut deepest, mut good) = (Vec::new(), 0, true);
-        for step in &steps[index] {
+    fn expand(&mut self, index: usize, found: &mut Vec<Diagnostic>) -> Option<(Vec<Step>, usize)> {
+        let drafts = self.drafts;
+        let Draft { name, span, steps: draft_steps } = &drafts[index];
+        let (mut steps, mut deepest, mut good) = (Vec::new(), 0, true);
+        for step in draft_steps {
             match step {
-                None => good = false,
-                Some((Target::Stage(stage), _)) => stages.push(*stage),
-                Some((Target::Pipeline(inner), span)) => {
-                    self.pipeline(*inner, *span, found);
-                    match &self.state[*inner] {
-                        State::Done { stages: inner, depth } => {
-                            stages.extend_from_slice(inner);
-                            deepest = deepest.max(depth + 1);
-                        }
-                        _ => good = false,
+                DraftStep::Bad => good = false,
+                DraftStep::To(Target::Stage(stage), _) => steps.push(Step::Stage(*stage)),
+                DraftStep::To(Target::Pipeline(inner), span) => match self.within(*inner, *span, found) {
+                    Some((inner, depth)) => {
+                        steps.extend(inner);
+                        deepest = deepest.max(depth);
                     }
+                    None => good = false,
+                },
+                DraftStep::Scatter(scatter, branches) => {
+                    for (target, span) in branches {
+                        let Target::Pipeline(inner) = target else { continue };
+                        match self.within(*inner, *span, found) {
+                            Some((_, depth)) => deepest = deepest.max(depth),
+                            None => good = false,
+                        }
+                    }
+                    steps.push(Step::Scatter(scatter.clone()));
                 }
             }
-            let span = self.entries[index].key_span;
-            if stages.len() > MOST_STEPS {
-                let name = quote(&self.entries[index].key);
-                let message = format!("the pipeline {name} has more than {MOST_STEPS} steps");
-                found.push(Diagnostic::error("long-pipeline", span, message));
+            if steps.len() > MOST_STEPS {
+                let message = format!("the pipeline {} has more than {MOST_STEPS} steps", quote(name));
+                found.push(Diagnostic::error("long-pipeline", *span, message));
                 return None;
             }
             if deepest >= DEPTH {
-                found.push(too_deep(span));
+                found.push(too_deep(*span));
                 return None;
             }
         }
-        good.then_some((stages, deepest))
+        good.then_some((steps, deepest))
+    }
+
+    /// The steps of a pipeline that is named within another, and how deep they are there.
+    fn within(&mut self, inner: usize, span: Span, found: &mut Vec<Diagnostic>) -> Option<(Vec<Step>, usize)> {
+        self.pipeline(inner, span, found);
+        match &self.state[inner] {
+            State::Done { steps, depth } => Some((steps.clone(), depth + 1)),
+            State::New | State::Open | State::Failed => None,
+        }
     }
 
     fn cycle(&self, index: usize, span: Span) -> Diagnostic {
         let from = self.path.iter().position(|open| *open == index).unwrap_or(0);
         let names = self.path[from..].iter().chain([&index]);
-        let names: Vec<_> = names.map(|index| quote(&self.entries[*index].key)).collect();
+        let names: Vec<_> = names.map(|index| quote(&self.drafts[*index].name)).collect();
         let message = match &names[..] {
             [name, _] => format!("the pipeline {name} contains itself"),
             names => format!("these pipelines contain each other: {}", names.join(" → ")),
         };
         Diagnostic::error("pipeline-cycle", span, message)
-            .also(self.entries[index].key_span, "begins here")
+            .also(self.drafts[index].span, "begins here")
             .hint("to run steps again, answer with a goto from a stage")
     }
 }

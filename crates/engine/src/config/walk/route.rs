@@ -80,12 +80,8 @@ impl Walk<'_> {
         let fallback = fields.entry("fallback");
         let fallback_on = fields.read("fallback_on", self, |node, walk| Some(walk.fallback_on(node)));
         if fallback.is_none() && fallback_on.is_some() {
-            let message = "`fallback_on` says when to answer with a `fallback`, and there is none";
             let span = fields.span_of("fallback_on");
-            self.found.push(
-                Diagnostic::error("no-fallback", span, message)
-                    .hint("add `fallback` with the value to answer, or remove `fallback_on`"),
-            );
+            self.useless_fallback_on(span);
         }
         let fallback = fallback.map(|entry| self.json(&entry.value));
         let input = fields.read("input", self, |node, walk| walk.choice(node, INPUT));
@@ -193,7 +189,7 @@ impl Walk<'_> {
         Some(methods)
     }
 
-    fn fallback_on(&mut self, node: &Node) -> FallbackOn {
+    pub(super) fn fallback_on(&mut self, node: &Node) -> FallbackOn {
         if matches!(&node.value, Value::Seq(items) if items.is_empty()) {
             let message = "a fallback that covers no failure is never used";
             let empty = Diagnostic::error("empty-list", node.span, message);
@@ -209,7 +205,7 @@ impl Walk<'_> {
     }
 
     /// A value as JSON. `None` was reported.
-    fn json(&mut self, node: &Node) -> Option<serde_json::Value> {
+    pub(super) fn json(&mut self, node: &Node) -> Option<serde_json::Value> {
         use serde_json::Value as Json;
         let number = |number: Option<serde_json::Number>| number.map(Json::Number);
         let json = match &node.value {

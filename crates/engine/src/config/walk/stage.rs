@@ -4,10 +4,11 @@ use super::Walk;
 use super::fields::Fields;
 use super::workforce::Workforce;
 use crate::config::diagnostic::Diagnostic;
-use crate::config::keys::{LATER_KINDS, MOST_RETRIES, RETRY_ON, STAGE};
+use crate::config::keys::{KINDS, LATER_KINDS, MOST_RETRIES, OF_WORKERS, RETRY_ON, STAGE};
 use crate::config::source::Span;
 use crate::config::yaml::{Entry, Node, Value, quote};
-use crate::config::{OnCancel, PythonTarget, RetryOn, Stage, Workers, defaults};
+use crate::config::{Filter, Kind, OnCancel, PythonTarget, RetryOn, Stage, Workers, defaults};
+use crate::jq;
 
 impl Walk<'_> {
     pub(super) fn stage(&mut self, entry: &Entry) -> Option<Stage> {
@@ -15,11 +16,14 @@ impl Walk<'_> {
         let kinds = self.kinds(node);
         let skip: &[&str] = if kinds.len() > 1 { LATER_KINDS } else { &[] };
         let mut fields = Fields::open(node, *key_span, &STAGE, skip, self)?;
-        let python = match kinds.iter().any(|(kind, _)| *kind != "python") {
-            // Another kind was reported; that this one is missing says nothing new.
-            true => fields.read("python", self, |node, walk| walk.python(node)),
-            false => fields.require("python", self, |node, walk| walk.python(node)),
-        };
+        if kinds.is_empty() {
+            fields.require_some(self);
+        }
+        let python = fields.read("python", self, |node, walk| walk.python(node)).map(Kind::Python);
+        let filter = fields.read("jq", self, |node, walk| walk.filter(node)).map(Kind::Jq);
+        if matches!(kinds[..], [("jq", _)]) {
+            self.without_workers(node);
+        }
         let timeout = fields.read("timeout", self, |node, walk| walk.duration(node, false));
         let retries =
             fields.read("retries", self, |node, walk| walk.number(node, "a number of retries", 0, MOST_RETRIES));
@@ -45,7 +49,7 @@ impl Walk<'_> {
         fields.finish();
         Some(Stage {
             name: name.to_string(),
-            python: python?,
+            kind: python.or(filter)?,
             workers: workers.unwrap_or(Workers::Count(defaults::WORKERS)),
             timeout: timeout.unwrap_or(defaults::STAGE_TIMEOUT),
             retries: retries.map_or(defaults::RETRIES, |retries| retries as u32),
@@ -67,7 +71,7 @@ impl Walk<'_> {
     fn kinds(&mut self, node: &Node) -> Vec<(&'static str, Span)> {
         let Value::Map(entries) = &node.value else { return Vec::new() };
         let kind = |entry: &Entry| {
-            let known = ["python"].iter().chain(LATER_KINDS);
+            let known = KINDS.iter().chain(LATER_KINDS);
             known.copied().find(|kind| **kind == *entry.key).map(|kind| (kind, entry.key_span))
         };
         let kinds: Vec<_> = entries.iter().filter_map(kind).collect();
@@ -77,6 +81,39 @@ impl Walk<'_> {
             self.found.push(two.also(first_span, "the first kind").hint("make two stages of it"));
         }
         kinds
+    }
+
+    /// A jq program.
+    pub(super) fn filter(&mut self, node: &Node) -> Option<Filter> {
+        let source = self.text(node, "a jq program")?;
+        let Err(error) = jq::check(source) else {
+            return Some(Filter { source: source.into() });
+        };
+        // The text's place in the file is that of its beginning: it may be quoted, folded or indented.
+        let place = error.offset.and_then(|offset| source.get(..offset)).map(|before| {
+            let line = before.matches('\n').count() + 1;
+            let column = before.rsplit('\n').next().map_or(0, |last| last.chars().count()) + 1;
+            format!("at line {line}, column {column} of the program")
+        });
+        let found = Diagnostic::error("bad-jq", node.span, format!("this is not a jq program: {error}"));
+        self.found.push(match place {
+            Some(place) => found.hint(place),
+            None => found,
+        });
+        None
+    }
+
+    /// Reports the keys that mean nothing where there are no worker processes.
+    fn without_workers(&mut self, node: &Node) {
+        let Value::Map(entries) = &node.value else { return };
+        for entry in entries.iter().filter(|entry| OF_WORKERS.contains(&&*entry.key)) {
+            let message = format!("a jq stage has no {}", quote(&entry.key));
+            let hint = match &*entry.key {
+                "retries" | "retry_on" | "backoff" => "a jq program gives the same again: it is not tried twice",
+                _ => "it runs in the node and not in workers; leave the key out",
+            };
+            self.found.push(Diagnostic::error("useless-key", entry.key_span, message).hint(hint));
+        }
     }
 
     /// `module:attribute`.
