@@ -17,7 +17,7 @@ help:
 	@echo 'make lint       formatting and lints alone'
 	@echo 'make format     format everything'
 	@echo 'make test-long  the long suites: many seeds of the simulation, long properties'
-	@echo 'make bench      measure against Mosec, ProcessPoolExecutor and Ray, and write docs/performance.md (installs wrk, Mosec and Ray)'
+	@echo 'make bench      measure against Mosec, ProcessPoolExecutor, Ray and axum, and write docs/performance.md (installs wrk, Mosec and Ray)'
 	@echo 'make load-test  measure the load test of functions, and write its table and picture into docs/'
 	@echo 'make release    the binary that is fast: target/release/evener'
 	@echo 'make wheel      the Python package with its extension and the evener program: dist/evener-*.whl'
@@ -28,7 +28,7 @@ demo: install
 	EVENER_BIN=$(CURDIR)/$(BIN) $(VENV)/bin/python examples/functions/demo.py
 
 build:
-	cargo build --locked --package evener
+	cargo build --locked --package evener --package embed-rust
 
 # The package in the virtual environment of the tests, as a wheel like that of `make wheel`, but quick to build.
 install: $(VENV_READY) build
@@ -79,6 +79,8 @@ bench: wheel
 	$(PYTHON) benches/compare.py --evener target/release/evener --write docs/performance.md
 	$(PYTHON) benches/hop.py --evener target/release/evener --write docs/performance.md
 	$(PYTHON) benches/functions.py --write docs/performance.md
+	cargo build --locked --release --package embed-rust
+	$(PYTHON) benches/graph.py --evener target/release/evener --embedded target/release/embed-rust --write docs/performance.md
 
 load-test: install release
 	EVENER_BIN=$(CURDIR)/target/release/evener $(VENV)/bin/python examples/functions/load_test.py \

@@ -9,6 +9,7 @@ stages:
   double: {python: "app:double"}
   shout: {python: "app:shout"}
   fail: {python: "app:fail", retries: 0}
+  fail_late: {python: "app:fail_late", retries: 0}
   slow: {python: "app:slow"}
   raw: {python: "app:raw"}
   early: {python: "app:early"}
@@ -18,7 +19,7 @@ stages:
 pipelines:
   both: [{scatter: {two: double, text: shout}}, wrap]
   nested: [{scatter: {in: [double, {scatter: {a: double, b: [double, double]}}], out: shout}}]
-  failing: [{scatter: {good: slow, bad: fail}}]
+  failing: [{scatter: {good: slow, bad: fail_late}}]
   collected: [{scatter: {good: double, bad: fail}, on_failure: collect}]
   late: [{scatter: {good: double, late: slow}, timeout: 300ms}]
   late_collected: [{scatter: {good: double, late: slow}, timeout: 300ms, on_failure: collect}]
@@ -50,7 +51,13 @@ def shout(value):
 def fail(value):
     raise ValueError("no")
 
+def fail_late(value):
+    while not os.path.exists("begun"):
+        time.sleep(0.005)
+    raise ValueError("no")
+
 def slow(value, ctx):
+    open("begun", "w").close()
     while not ctx.cancelled():
         time.sleep(0.005)
     open("cancelled", "a").write("slow\\n")
@@ -102,7 +109,7 @@ def test_a_branch_that_fails_and_one_that_is_late(served):
     def post(path, body=b"1"):
         return served.post(path, body, "application/json")
 
-    assert_problem(post("/failing"), "function-failed", stage="fail", tries=1, saying="raised ValueError")
+    assert_problem(post("/failing"), "function-failed", stage="fail_late", tries=1, saying="raised ValueError")
     served.wait_notes("cancelled", 1)
     collected = post("/collected").json
     assert collected["good"] == 2

@@ -295,7 +295,7 @@ def test_where_no_engine_listens_that_is_told(engine):
         ("unix:/nonexistent", "connect", "no such socket"),
         ("http://127.0.0.1:1", "connect", "nobody listens there"),
         ("somewhere", "connect", "no scheme"),
-        (engine.url("http"), "connect", "the address of an Evener node's API"),
+        (engine.url("http"), "protocol", "does not speak evener.v1"),
     ]:
         with pytest.raises(BridgeError) as error:
             connect(engine, url)

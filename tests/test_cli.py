@@ -33,12 +33,21 @@ def good(tmp_path):
 
 
 HELP = {
-    "": ["Usage: evener", "up", "check", "schema", "completions", "Run a service", "evener up SERVICE.yaml"],
+    "": [
+        "Usage: evener", "up", "new", "check", "test", "graph", "schema", "completions", "Run a service",
+        "Write a small service", "Run the tests", "Draw a service", "evener new DIR", "evener up SERVICE.yaml",
+    ],
     "up": [
         "[SERVICE.yaml]", "--workers <N|auto>", "--http", "--api", "--log", "listening NAME URL", "ready", "Ctrl-C",
-        "text", "json", "EVENER_URL", "Python functions",
+        "text", "json", "EVENER_URL", "Python functions", "--set <KEY=VALUE>", "--end-with-parent",
     ],
-    "check": ["SERVICE.yaml", "0 good, 2 bad"],
+    "new": ["DIR", "README.md", ".gitignore", "never overwritten"],
+    "check": ["SERVICE.yaml", "--set <KEY=VALUE>", "0 good, 2 bad"],
+    "test": [
+        "SERVICE.yaml", "--filter <TEXT>", "--junit <PATH>", "--log", "--set <KEY=VALUE>", "stages.sum.workers=0",
+        "0 all passed, 1 some failed, 2 the file is bad", "130",
+    ],
+    "graph": ["SERVICE.yaml", "--set <KEY=VALUE>", "--dot", "Mermaid flowchart", "Graphviz DOT", "0 good, 2 bad"],
     "schema": ["JSON Schema"],
     "completions": ["bash", "zsh", "fish", "evener completions bash"],
 }  # fmt: skip
@@ -82,9 +91,25 @@ def test_version():
         (["up", "{good}", "--workers", "4097"], "at most 4096"),
         (["up", "{good}", "--workers", "2"], "add `functions: {default: {}}`"),
         (["up", "{good}", "--private"], "--private"),
+        (["up", "{good}", "--set"], "--set"),
+        (["up", "{good}", "--set", "stages.work.workers"], "stages.sum.workers=0"),
+        (["up", "{good}", "--set", "stages..workers=1"], "no path to a value"),
+        (["up", "{good}", "--set", "stages.work.frob=1"], "--set stages.work.frob=1"),
+        (["up", "{good}", "--set", "stages.work.workers=many"], "--set stages.work.workers=many"),
+        (["up", "--set", "a=1"], "--set: it changes a service file, and there is none"),
+        (["check", "{good}", "--set", "listen.http=nonsense"], "bad-address"),
+        (["graph", "{good}", "--set", "routes=[]"], "unreachable-stage"),
+        (["test"], "SERVICE.yaml"),
+        (["test", "{good}"], "no tests"),
+        (["test", "{good}", "--junit"], "--junit"),
+        (["test", "{good}", "--set", "x"], "`=`"),
         (["up", "--http", "127.0.0.1:0"], "--http: without a service file there are no routes"),
         (["up", "--api", "nonsense"], "--api"),
         (["up", "--api", "0.0.0.0:0"], "a service file whose `listen.api` has `tls`"),
+        (["new"], "DIR"),
+        (["new", "a", "b"], "'b'"),
+        (["graph"], "SERVICE.yaml"),
+        (["graph", "{good}", "--svg"], "--svg"),
         (["schema", "extra"], "extra"),
         (["completions", "tcsh"], "tcsh"),
         (["--frob"], "--frob"),
@@ -231,12 +256,16 @@ def test_check_starts_nothing(good):
 @pytest.mark.parametrize(
     "example", sorted((REPOSITORY / "examples").glob("*/service.yaml")), ids=lambda p: p.parent.name
 )
-def test_every_example_is_good(example):
-    done = run_evener("check", example)
+def test_every_example_is_good(example, tmp_path):
+    folder = shutil.copytree(example.parent, tmp_path / "example")
+    for program in re.findall(r"\[\./([\w-]+)", example.read_text()):
+        # One that has to be compiled first.
+        (folder / program).touch(0o755)
+    done = run_evener("check", folder / example.name)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("command", ["check", "up"])
+@pytest.mark.parametrize("command", ["check", "graph", "test", "up"])
 def test_a_file_that_is_not_there(tmp_path, command):
     done = run_evener(command, tmp_path / "missing.yaml")
     assert done.returncode == 2
@@ -300,6 +329,33 @@ def test_flags_override_the_addresses_of_the_file(node):
     assert started.address("http")[1] != started.address("api")[1] != 0
 
 
+def test_values_over_the_file(node, good):
+    more = ["--set", "stages.more.python=app:more", "--set=routes=[{path: /more, pipeline: more}]"]
+    done = run_evener("check", good, *more)
+    assert done.returncode == 2
+    assert "no pipeline and no route leads to the stage `work`" in done.stderr
+    piped = [*more, "--set", "pipelines={both: [work, more]}"]
+    done = run_evener("check", good, *piped)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "2 stages, 1 pipeline, 1 route" in done.stdout
+    assert "any method /more" in run_evener("graph", good, *piped).stdout
+    started = node(
+        GOOD.replace("127.0.0.1:0", "127.0.0.1:1"),
+        arguments=[
+            "--set",
+            "listen.http=127.0.0.1:0",
+            *piped,
+            "--set",
+            "stages.more.env.GIVEN=it is",
+            "--http",
+            "localhost:0",
+        ],
+        app="import os\ndef work(value): return 1\ndef more(value): return os.environ['GIVEN']",
+    )
+    assert started.get("/more").text == "it is"
+    assert started.get("/work").status == 404
+
+
 def test_standard_output_is_for_programs(node):
     started = node(GOOD, app="def work(value): print('a line'); return 1")
     assert started.get("/work").json == 1
@@ -338,7 +394,8 @@ def test_output_that_is_closed_ends_the_start(good, tmp_path):
 def test_completions(shell, tmp_path):
     done = run_evener("completions", shell)
     assert (done.returncode, done.stderr) == (0, "")
-    for word in ("up", "check", "schema", "completions", "log", "http", "workers"):
+    words = ["up", "new", "check", "test", "graph", "schema", "completions"]
+    for word in [*words, "log", "http", "workers", "dot", "set", "junit", "filter"]:
         assert word in done.stdout
     # What the node and the Python package use themselves is not offered.
     assert "private" not in done.stdout
@@ -355,9 +412,11 @@ def test_completions_of_bash_complete(tmp_path):
     assert bash, "bash is needed"
     script = tmp_path / "completions"
     script.write_text(run_evener("completions", "bash").stdout)
-    ask = f"source {script}; COMP_WORDS=(evener ch); COMP_CWORD=1; _evener evener ch evener; echo ${{COMPREPLY[@]}}"
-    done = subprocess.run([bash, "-c", ask], capture_output=True, text=True, timeout=20, check=True)
-    assert done.stdout.split() == ["check"]
+    for begun, offered in [("ch", "check"), ("gr", "graph"), ("ne", "new"), ("te", "test")]:
+        ask = f"COMP_WORDS=(evener {begun}); COMP_CWORD=1; _evener evener {begun} evener; echo ${{COMPREPLY[@]}}"
+        command = [bash, "-c", f"source {script}; {ask}"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        assert done.stdout.split() == [offered]
 
 
 def test_the_warden_is_not_for_people():

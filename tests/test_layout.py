@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "evener-sdk": {"evener-protocol"},
     "evener-bridge": {"evener-sdk"},
     "evener": {"evener-engine", "evener-sdk"},
+    "embed-rust": {"evener-engine"},
 }
 
 

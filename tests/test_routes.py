@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness import assert_problem
+from harness import assert_problem, until
 
 SERVICE = """
 stages:
@@ -187,3 +187,29 @@ def test_a_fallback_does_not_stand_in_for_other_failures(served, path, code, sta
 def test_no_fallback_stands_in_for_what_the_client_did_wrong(served):
     answer = served.post("/fallback/default", "{", "application/json")
     assert_problem(answer, "bad-body", stage="wait", tries=1)
+
+
+def test_requests_of_a_higher_priority_go_first(node):
+    service = """
+        stages: {work: {python: "app:work"}}
+        routes:
+          - {path: /low, pipeline: work, priority: -1}
+          - {path: /usual, pipeline: work}
+          - {path: /high, pipeline: work, priority: 7}
+    """
+    app = """
+        from marks import note, wait_for
+
+        def work(request):
+            note("began", request.path)
+            wait_for("go")
+    """
+    started = node(service, app=app)
+    connections = [started.begin("GET", "/usual?first")]
+    started.wait_notes("began")
+    for path in ("/low", "/usual", "/high", "/low", "/high"):
+        connections.append(started.begin("GET", path))
+        until(lambda: started.metric("queue_depth", stage="work") == len(connections) - 1, "it waits")
+    started.open("go")
+    assert [connection.answer().status for connection in connections] == [200] * 6
+    assert started.notes("began") == ["/usual", "/high", "/high", "/usual", "/low", "/low"]

@@ -107,7 +107,7 @@ MISTAKES = {
     "a bad choice": ('service: s\nstages:\n  a: {python: "m:f", on_cancel: stop}  # <-\n', "stop", "kill"),
     "a bad item": ('service: s\nstages:\n  a: {python: "m:f", retry_on: [los]}  # <-\n', "los", "lost"),
     "two kinds": ('service: s\nstages:\n  a: {python: "m:f", command: [ls]}  # <-\n', "command", ""),
-    "a kind of a later version": ("service: s\nstages:\n  a: {command: [ls]}  # <-\n", "command", ""),
+    "a kind of a later version": ("service: s\nstages:\n  a: {zmq: {}}  # <-\n", "zmq", ""),
     "an unreachable stage": ('service: s\nstages:\n  a: {python: "m:f"}  # <-\nroutes: []\n', "`a`", ""),
     "an unknown stage": (good(pipeline="wrok"), "wrok", "work"),
     "an empty pipeline": (good("pipelines:\n  p: []  # <-\n"), "`p` has no steps", "at least one stage"),
@@ -313,7 +313,7 @@ BEYOND_A_SCHEMA = {
     "a duplicate key", "an unreachable stage", "an unknown stage", "a pipeline in itself",
     "a pipeline named as a stage", "the same route twice", "routes that conflict", "an API for everybody",
     "an unset variable", "a function pool named as a stage", "a step that is a function pool",
-    "a fallback_on without a fallback", "a file instead of a module", "yes, which is no boolean",
+    "a fallback_on without a fallback", "a file instead of a module", "yes, which is no boolean", "two kinds",
 }  # fmt: skip
 
 

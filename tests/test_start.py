@@ -44,8 +44,7 @@ BREAKS = {
     "its target is no function": ("work = 7", "a target is a function or a class"),
     "its function takes nothing": ("def work(): pass", "takes no argument"),
     "its function takes too much": ("def work(a, b, c): pass", "needs 3 arguments"),
-    "its function is async": ("async def work(value): pass", "async"),
-    "its function is a generator": ("def work(value): yield 1", "generator"),
+    "its async function takes nothing": ("async def work(): pass", "takes no argument"),
     "its class raises": (
         "class work:\n    __call__ = print\n    def __init__(self): raise OSError('gone')",
         "OSError: gone",

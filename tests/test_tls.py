@@ -85,7 +85,7 @@ def test_both_versions_of_tls(served, authority, version):
 def test_http_1_1_is_agreed_on(served, authority):
     context = ssl.create_default_context()
     authority.configure_trust(context)
-    context.set_alpn_protocols(["h2", "http/1.1"])
+    context.set_alpn_protocols(["http/1.1"])
     with served.connect(tls=context) as connection:
         assert connection.socket.selected_alpn_protocol() == "http/1.1"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import resource
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,13 +40,20 @@ class Load:
     client_cpu: float = 0.0
 
 
-def closed(address: str, connections: int, seconds: int) -> Load:
+def closed(address: str, connections: int, seconds: int, path: str = PATH) -> Load:
     """Send as many requests as `connections` keep-alive connections let through, each waiting for its answer."""
+    return _wrk(f"http://{address}{path}", connections, seconds, "post.lua", BODY)
+
+
+def closed_gets(address: str, connections: int, seconds: int, paths: Sequence[str]) -> Load:
+    """The same with GETs of all the paths in turn."""
+    return _wrk(f"http://{address}", connections, seconds, "get.lua", *paths)
+
+
+def _wrk(url: str, connections: int, seconds: int, script: str, *arguments: str) -> Load:
     command = ["wrk", "--threads", "1", "--connections", str(connections), "--duration", f"{seconds}s"]
-    output, cpu = _run(
-        [*command, "--timeout", "10s", "--script", str(BENCHES / "post.lua"), f"http://{address}{PATH}", "--", BODY],
-        seconds + 30,
-    )
+    command += ["--timeout", "10s", "--script", str(BENCHES / script), url, "--", *arguments]
+    output, cpu = _run(command, seconds + 30)
     lines = [line for line in output.splitlines() if line.startswith("summary ")]
     if len(lines) != 1:
         raise LoadError(f"wrk gave no summary:\n{output}")

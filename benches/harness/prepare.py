@@ -26,6 +26,7 @@ class Tools:
 
     bare: Path
     openloop: Path
+    primes: Path
 
 
 def wrk() -> None:
@@ -61,6 +62,14 @@ def wheel(file: Path) -> None:
     _install("--force-reinstall", "--no-deps", str(file))
 
 
+def environment() -> None:
+    """See that there is a virtual environment, whose interpreter all workers run on."""
+    if not PYTHON.exists() and (
+        error := _quietly([sys.executable, "-m", "venv", "--clear", str(PYTHON.parent.parent)])
+    ):
+        raise PreparationError(f"could not make benches/.venv:\n{error}")
+
+
 def _install(*what: str) -> None:
     steps = [[str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *what]]
     if not PYTHON.exists():
@@ -71,16 +80,16 @@ def _install(*what: str) -> None:
 
 
 def floor_tools() -> Tools | None:
-    """Build the open-loop generator and the bare server; without cargo the run goes on without both."""
+    """Build the open-loop generator and the bare servers; without cargo the run goes on without them."""
     folder = BENCHES / "floor"
     if not shutil.which("cargo"):
-        say("no cargo: measuring without the open loop and the bare server")
+        say("no cargo: measuring without the open loop and the bare servers")
         return None
     target = folder / "target"
     command = ["cargo", "build", "--release", "--locked", "--quiet", "--manifest-path", str(folder / "Cargo.toml")]
     if error := _quietly([*command, "--target-dir", str(target)]):
         raise PreparationError(f"could not build benches/floor:\n{error}")
-    return Tools(target / "release" / "bare", target / "release" / "openloop")
+    return Tools(*(target / "release" / name for name in ("bare", "openloop", "primes")))
 
 
 def versions(evener: Path | None) -> dict[str, str]:
@@ -92,6 +101,12 @@ def versions(evener: Path | None) -> dict[str, str]:
     found["Python"] = python_version()
     found["wrk"] = _first_line(["wrk", "--version"]).removeprefix("wrk ").split(" ")[0]
     return found
+
+
+def floor_version(name: str) -> str:
+    """Say which version of a crate the programs of floor/ are built with."""
+    lock = (BENCHES / "floor" / "Cargo.lock").read_text()
+    return lock.partition(f'name = "{name}"\nversion = "')[2].partition('"')[0]
 
 
 def python_version() -> str:

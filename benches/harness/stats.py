@@ -69,6 +69,10 @@ class Pair:
         """Divide the first system's figure by the second's."""
         return self.first.figure(figure) / self.second.figure(figure)
 
+    def difference(self, figure: str) -> float:
+        """Take the second system's figure from the first's."""
+        return self.first.figure(figure) - self.second.figure(figure)
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -116,6 +120,10 @@ class Series:
     def ratio(self, figure: str) -> Spread:
         """Sum up what the pairs say about one figure, first against second."""
         return _spread([pair.ratio(figure) for pair in self.pairs])
+
+    def difference(self, figure: str) -> Spread:
+        """Sum up by how much the first system's figure is above the second's."""
+        return _spread([pair.difference(figure) for pair in self.pairs])
 
     def absolute(self, figure: str, second: bool = False) -> Spread:
         """One system's own figure over the blocks that count."""

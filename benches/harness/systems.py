@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from . import processes
 from .load import BENCHES, BODY, PATH
@@ -124,9 +125,16 @@ class System:
 
     def check(self) -> None:
         """One request; the answer must be the value that was sent, as JSON."""
+        self.ask("POST", PATH, json.loads(BODY))
+
+    def ask(self, method: str, path: str, expected: Any) -> None:
+        """One request, a POST with the usual body; the answer must be the expected value, as JSON."""
         connection = http.client.HTTPConnection(self.address, timeout=10)
         try:
-            connection.request("POST", PATH, BODY, {"Content-Type": "application/json"})
+            if method == "POST":
+                connection.request(method, path, BODY, {"Content-Type": "application/json"})
+            else:
+                connection.request(method, path)
             answer = connection.getresponse()
             body = answer.read()
         finally:
@@ -134,11 +142,11 @@ class System:
         if answer.status != 200 or answer.headers.get_content_type() != "application/json":
             raise self.failure(f"answered {answer.status} {answer.headers.get_content_type()}: {body[:300]!r}")
         try:
-            same = json.loads(body) == json.loads(BODY)
+            same = json.loads(body) == expected
         except ValueError:
             same = False
         if not same:
-            raise self.failure(f"changed the body: {body[:300]!r}")
+            raise self.failure(f"gave a wrong answer to {method} {path}: {body[:300]!r}")
 
     def failure(self, what: str) -> ServerError:
         """Make an error that shows the end of the log."""
@@ -173,11 +181,12 @@ class System:
 
 
 @contextlib.contextmanager
-def _running(start: Callable[[], System], wait: Callable[[System], None]) -> Iterator[System]:
+def _running(start: Callable[[], System], wait: Callable[[System], None], check: bool = True) -> Iterator[System]:
     system = start()
     try:
         wait(system)
-        system.check()
+        if check:
+            system.check()
         yield system
     finally:
         system.stop()
@@ -213,6 +222,23 @@ def bare(binary: Path, scratch: Path) -> contextlib.AbstractContextManager[Syste
     """Start the bare echo server of benches/floor."""
     return _running(
         lambda: System("bare hyper", [str(binary)], {}, scratch, graceful=False), System.wait_for_announcement
+    )
+
+
+def graph(binary: Path, scratch: Path) -> contextlib.AbstractContextManager[System]:
+    """Start the service whose routes graph.py measures. Whether they answer rightly is asked by the ways to them."""
+
+    def start() -> System:
+        command = [str(binary), "up", str(BENCHES / "graph.yaml")]
+        return System("Evener", command, {"VIRTUAL_ENV": str(PYTHON.parent.parent)}, scratch)
+
+    return _running(start, System.wait_for_announcement, check=False)
+
+
+def program(name: str, command: list[str], scratch: Path, graceful: bool) -> contextlib.AbstractContextManager[System]:
+    """Start any program that announces itself as `evener up` does, whatever it serves."""
+    return _running(
+        lambda: System(name, command, {}, scratch, graceful=graceful), System.wait_for_announcement, check=False
     )
 
 

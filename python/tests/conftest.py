@@ -24,12 +24,17 @@ RUNTIME = SOURCES / "evener" / "_worker.py"
 PYTHON = os.environ.get("EVENER_TEST_PYTHON", sys.executable)
 
 HEADER = struct.Struct("<IBBBBQIIIIQ")
-READY, JOB, PART, CREDIT, OUTCOME, CANCEL, BYE, RECALL, FUNCTION = 1, 2, 4, 6, 7, 8, 9, 10, 11
+READY, JOB, PART, CHUNK, CREDIT, OUTCOME, CANCEL, BYE, RECALL, FUNCTION, STATE = 1, 2, 4, 5, 6, 7, 8, 9, 10, 11, 12
 NOTHING, JSON, TEXT, BYTES, TYPED = 0, 1, 2, 3, 4
 CALL, CALLS = 2, 3
 DEFINE, FORGET = 0, 1
-NEXT, RESPOND, GOTO, FAIL, RETURNED, RAISED = 1, 2, 3, 4, 5, 6
+NEXT, RESPOND, GOTO, FAIL, RETURNED, RAISED, END = 1, 2, 3, 4, 5, 6, 7
+# Flags of a JOB.
+STREAM, BATCH = 2, 4
 ERROR, ABORT, DECODE, ENCODE, CANCELLED, MEMORY = 1, 2, 3, 4, 5, 6
+# What a STATE asks, and what it answers.
+GET, SET, ADD, COMPARE, DELETE = 1, 2, 3, 4, 5
+NO, VALUE, DONE, REFUSED = 0, 1, 2, 3
 LIMIT = 262_144
 NO_DEADLINE = 2**64 - 1
 # What stands for the job in a FUNCTION.
@@ -72,11 +77,11 @@ def frame(
     return header + extension + payload
 
 
-def in_parts(kind, payload, extension=b"", job=7, attempt=1, function=0, **fields):
-    """A frame and the parts that its payload needs."""
+def in_parts(kind, payload, extension=b"", job=7, attempt=1, function=0, also=0, **fields):
+    """A frame and the parts that its payload needs; `also` are flags of the first."""
     cut = [payload[start : start + LIMIT] for start in range(0, len(payload), LIMIT)] or [b""]
     flags = [1] * (len(cut) - 1) + [0]
-    first = frame(kind, cut[0], extension, flags[0], job=job, attempt=attempt, function=function, **fields)
+    first = frame(kind, cut[0], extension, flags[0] | also, job=job, attempt=attempt, function=function, **fields)
     of = function if kind == FUNCTION else 0
     rest = [
         frame(PART, part, flags=more, job=job, attempt=attempt, function=of) for part, more in zip(cut[1:], flags[1:])
@@ -253,8 +258,12 @@ class Worker:
 
     def outcome(self) -> Frame:
         """The next outcome, whole."""
+        return self.whole(OUTCOME)
+
+    def whole(self, kind: int) -> Frame:
+        """The next frame of this kind, with its parts; no other comes before it."""
         first = self.frame()
-        assert first.kind == OUTCOME, first
+        assert first.kind == kind, first
         parts, more = [first.payload], first.flags
         while more:
             part = self.frame()
@@ -267,6 +276,20 @@ class Worker:
         """Send one job and wait for its outcome."""
         self.send(job(payload, *arguments, **fields))
         return self.outcome()
+
+    def asked(self, verb: int, key: str = "k", payload: bytes = b"", **fields) -> Frame:
+        """The next frame, which is this question about the state."""
+        found = self.frame()
+        content = JSON if payload else NOTHING
+        assert (found.kind, found.flags, found.verb, found.content) == (STATE, 0, verb, content), found
+        assert (found.extension, found.payload, found.nanoseconds) == ({"key": key, **fields}, payload, 0)
+        return found
+
+    def answer(self, question: Frame, verb: int, payload: bytes = b"", **extension) -> None:
+        """Answer a question about the state."""
+        content = JSON if payload else NOTHING
+        number = question.number
+        self.send(frame(STATE, payload, extension or b"", 0, content, verb, NO_JOB, 0, number))
 
     def line(self) -> str:
         """Wait for a line of its standard output."""

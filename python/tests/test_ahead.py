@@ -82,7 +82,7 @@ def test_credit_is_granted_as_often_as_it_is_asked_for(start, source):
         worker.grant()
         assert worker.do(json.dumps([name, 0, 0]).encode()).value == name
     # In one piece with a job: it is answered first, since the job has not begun.
-    worker.send(work(3) + frame(CREDIT))
+    worker.send(work(3) + frame(CREDIT, job=0, attempt=0))
     assert worker.frame().kind == CREDIT
     assert worker.outcome().value == 3
     assert worker.leave()[0] == 0
@@ -93,7 +93,7 @@ def test_credit_that_comes_during_the_first_job_is_granted_after_it(start):
     worker = start(text)
     worker.send(job(b"1"))
     assert worker.line() == "begun\n"
-    worker.send(frame(CREDIT))
+    worker.send(frame(CREDIT, job=0, attempt=0))
     time.sleep(0.05)
     worker.send(frame(CANCEL))
     assert worker.outcome().value == 1

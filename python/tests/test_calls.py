@@ -92,7 +92,7 @@ def test_ready_says_that_it_does_calls(caller, start):
 def test_a_wrong_command_line_shows_both_ways(arguments):
     done = subprocess.run([PYTHON, str(RUNTIME), *arguments], stderr=subprocess.PIPE, timeout=15, check=False)
     assert done.returncode == 2
-    assert b"MODULE:ATTRIBUTE [--path DIR]\n" in done.stderr
+    assert b"MODULE:ATTRIBUTE [--path DIR] [--batch | --threads N | --concurrency N]\n" in done.stderr
     assert b"--functions [--path DIR]... [--sys-path DIR]..." in done.stderr
 
 

@@ -30,6 +30,7 @@ CODES = {
     "too-many-hops": (500, "Too many gotos", False),
     "too-many-jobs": (500, "Too many jobs", False),
     "filter-failed": (500, "A jq program failed", False),
+    "command-failed": (500, "A command failed", False),
     "worker-died": (502, "The worker died", True),
     "draining": (503, "The node is shutting down", True),
     "stage-broken": (503, "A stage has no workers that start", True),

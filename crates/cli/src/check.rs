@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::{ServiceFile, load};
+use crate::ServiceFile;
 
 /// Arguments of `evener check`.
 #[derive(Debug, clap::Args)]
@@ -13,7 +13,7 @@ pub(crate) struct Check {
 
 impl Check {
     pub(crate) fn run(self) -> ExitCode {
-        match load(&self.file.service) {
+        match self.file.load() {
             Ok(loaded) => {
                 let service = &loaded.service;
                 let parts = [

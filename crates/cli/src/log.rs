@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
 
 /// How the log is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -20,7 +21,12 @@ const LINES: usize = 8192;
 
 /// Whether standard error takes colours.
 pub(crate) fn colours() -> bool {
-    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    colours_on(&std::io::stderr())
+}
+
+/// Whether that output takes colours.
+pub(crate) fn colours_on(output: &impl IsTerminal) -> bool {
+    output.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Begins to log to standard error, from a thread of its own: a terminal that is held up must not hold up the node. The
@@ -28,11 +34,23 @@ pub(crate) fn colours() -> bool {
 pub(crate) fn start(format: Format, level: &str) -> WorkerGuard {
     let (writer, guard) =
         NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LINES).finish(std::io::stderr());
-    let filter = EnvFilter::try_from_env("EVENER_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    let subscriber = tracing_subscriber::fmt().with_writer(writer).with_env_filter(filter).with_ansi(colours());
+    let subscriber = tracing_subscriber::fmt().with_writer(writer).with_env_filter(filter(level)).with_ansi(colours());
     match format {
         Format::Text => subscriber.with_target(false).init(),
         Format::Json => subscriber.json().flatten_event(true).init(),
     }
     guard
+}
+
+/// Begins to log to what `writer` makes, as lines for people without colours.
+pub(crate) fn start_into<W>(writer: W, level: &str)
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let subscriber = tracing_subscriber::fmt().with_writer(writer).with_env_filter(filter(level)).with_ansi(false);
+    subscriber.with_target(false).init();
+}
+
+fn filter(level: &str) -> EnvFilter {
+    EnvFilter::try_from_env("EVENER_LOG").unwrap_or_else(|_| EnvFilter::new(level))
 }

@@ -5,8 +5,6 @@
 //! does not know it.
 
 use std::io::{BufRead, Read};
-#[cfg(target_os = "linux")]
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -14,26 +12,20 @@ use std::time::Duration;
 use anyhow::Context;
 use evener_engine::config::{Service, Workers};
 use rustix::io::Errno;
-use rustix::process::{Pid, getppid, test_kill_process};
-#[cfg(target_os = "linux")]
-use rustix::process::{PidfdFlags, pidfd_open};
+use rustix::process::{Pid, test_kill_process};
 use serde::Deserialize;
-#[cfg(target_os = "linux")]
-use tokio::io::{Interest, unix::AsyncFd};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::BAD_CONFIGURATION;
 use crate::log::Format;
-use crate::up::{announce, ignores_hang_up, on_runtime, say, warden, workers};
+use crate::parent::Parent;
+use crate::up::{announce, ignores_hang_up, on_runtime, say, workers};
 
 /// The most bytes of the line on standard input.
 const LONGEST: u64 = 16 << 20;
 
 /// How long a worker that is told to stop has before SIGTERM. Nobody can set it, and there are few workers to wait for one of them.
 const GRACE: Duration = Duration::from_secs(1);
-
-/// How often to look whether the script is still there, where the system does not tell when it ends.
-const LOOK: Duration = Duration::from_millis(100);
 
 pub(crate) fn run() -> ExitCode {
     let guard = crate::log::start(Format::Text, "error");
@@ -66,7 +58,7 @@ async fn serve() -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     };
     let folder = std::env::current_dir().context("the working directory is not known")?;
-    let running = evener_engine::start(script.service(folder), warden).await?;
+    let running = evener_engine::start(script.service(folder), evener_engine::this_program).await?;
     announce(&running)?;
     let tell_ready = async {
         running.node().ready().await;
@@ -141,54 +133,6 @@ impl Script {
         }
         service
     }
-}
-
-/// The process whose end ends this one.
-struct Parent {
-    pid: Pid,
-    /// Becomes readable when it ends; None where the kernel or a sandbox has no such thing.
-    #[cfg(target_os = "linux")]
-    handle: Option<AsyncFd<OwnedFd>>,
-}
-
-impl Parent {
-    /// None if it is not, or no longer, the parent of this process.
-    fn watch(pid: Pid) -> Option<Self> {
-        // Looked at after it is watched: the number of a process that has ended may be given to another one.
-        let parent = Self {
-            pid,
-            #[cfg(target_os = "linux")]
-            handle: handle(pid),
-        };
-        parent.is_there().then_some(parent)
-    }
-
-    fn is_there(&self) -> bool {
-        getppid() == Some(self.pid)
-    }
-
-    /// Waits until it has ended.
-    async fn ended(&self) {
-        #[cfg(target_os = "linux")]
-        if let Some(handle) = &self.handle
-            && handle.readable().await.is_ok()
-        {
-            return;
-        }
-        while self.is_there() {
-            tokio::time::sleep(LOOK).await;
-        }
-    }
-}
-
-#[cfg(target_os = "linux")]
-fn handle(pid: Pid) -> Option<AsyncFd<OwnedFd>> {
-    let handle = pidfd_open(pid, PidfdFlags::empty()).ok()?;
-    // SAFETY: an OwnedFd stays open and names one description for as long as it lives, and the AsyncFd owns it from
-    // here on.
-    #[allow(unsafe_code)]
-    let watched = unsafe { AsyncFd::register_with_interest(handle, Interest::READABLE) };
-    watched.ok()
 }
 
 /// The signals of a private engine: only SIGTERM counts.

@@ -1,9 +1,8 @@
 //! `evener up`.
 
 use std::io::Write;
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use anyhow::Context;
 use evener_engine::Running;
@@ -11,7 +10,8 @@ use evener_engine::config::{FunctionPool, Listener, Service, Workers};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::log::Format;
-use crate::{BAD_CONFIGURATION, load};
+use crate::parent::Parent;
+use crate::{BAD_CONFIGURATION, Settings, load};
 
 /// Arguments of `evener up`.
 #[derive(Debug, clap::Args)]
@@ -29,6 +29,11 @@ pub(crate) struct Up {
     /// Where Evener's API listens, in place of the file's `listen.api`. Without either, on a Unix socket alone.
     #[arg(long, value_name = "HOST:PORT")]
     api: Option<String>,
+    #[command(flatten)]
+    settings: Settings,
+    /// End at once when the process that started this one ends, however that comes about: for tests and scripts.
+    #[arg(long)]
+    end_with_parent: bool,
     /// How the log is written. EVENER_LOG sets what is in it: `debug`, or a filter such as `warn,worker=info`.
     #[arg(long, value_enum, default_value_t)]
     log: Format,
@@ -45,10 +50,14 @@ pub(crate) fn workers(text: &str) -> Result<Workers, String> {
 impl Up {
     pub(crate) fn run(self) -> ExitCode {
         let mut service = match &self.service {
-            Some(file) => match load(file) {
+            Some(file) => match load(file, &self.settings.set) {
                 Ok(loaded) => loaded.service,
                 Err(code) => return code,
             },
+            None if !self.settings.set.is_empty() => {
+                eprintln!("error: --set: it changes a service file, and there is none");
+                return ExitCode::from(BAD_CONFIGURATION);
+            }
             None => match std::env::current_dir() {
                 Ok(folder) => Service::functions_only("functions", Workers::Auto, folder),
                 Err(error) => {
@@ -62,7 +71,7 @@ impl Up {
             return ExitCode::from(BAD_CONFIGURATION);
         }
         let guard = crate::log::start(self.log, "info");
-        let result = on_runtime(serve(service, self.service.is_none()));
+        let result = on_runtime(serve(service, self.service.is_none(), self.end_with_parent));
         drop(guard);
         match result {
             Ok(()) => ExitCode::SUCCESS,
@@ -126,25 +135,52 @@ fn moved(listener: Option<Listener>, address: &str) -> Result<Listener, String> 
 }
 
 /// Runs a service until a signal says that it is enough. `explain` says in the log what one does with it.
-async fn serve(service: Service, explain: bool) -> anyhow::Result<()> {
+async fn serve(service: Service, explain: bool, end_with_parent: bool) -> anyhow::Result<()> {
     // Caught from the start, so that a stop during warm-up is as clean as any other.
     let mut stops = Stops::listen().context("signals cannot be caught")?;
-    let running = evener_engine::start(service, warden).await?;
+    let parent = match end_with_parent {
+        true => Some(Parent::of_this_process().context("--end-with-parent: the parent of this process is not known")?),
+        false => None,
+    };
+    let running = evener_engine::start(service, evener_engine::this_program).await?;
     announce(&running)?;
     if let Some(api) = running.addresses().iter().find(|address| explain && address.name == "api") {
         tracing::info!("to call functions here from another terminal: export EVENER_URL={}", api.url);
     }
-    tokio::select! {
+    let told = tokio::select! {
         ready = until_ready(&running) => {
             ready?;
-            stops.next().await;
+            tokio::select! {
+                () = stops.next() => true,
+                () = end_of(parent.as_ref()) => false,
+            }
         }
-        () = stops.next() => {}
+        () = stops.next() => true,
+        () = end_of(parent.as_ref()) => false,
+    };
+    if told {
+        tracing::info!("draining; once more gives up what is left");
+        let hurry = async {
+            tokio::select! {
+                () = stops.next() => {}
+                () = end_of(parent.as_ref()) => {}
+            }
+        };
+        running.drain(hurry).await;
+    } else {
+        tracing::info!("the process that started this one has ended");
+        running.end().await;
     }
-    tracing::info!("draining; once more gives up what is left");
-    running.drain(async { stops.next().await }).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Waits for the end of a parent that is watched; for ever if none is.
+async fn end_of(parent: Option<&Parent>) {
+    match parent {
+        Some(parent) => parent.ended().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Runs the node, which wants a single thread.
@@ -175,20 +211,8 @@ pub(crate) fn say(line: &str) -> anyhow::Result<()> {
     writeln!(out, "{line}").and_then(|()| out.flush()).context("standard output is closed")
 }
 
-/// This very program, in the mode that starts workers.
-pub(crate) fn warden() -> Command {
-    let mut command = if cfg!(target_os = "linux") {
-        // Also after the file has been replaced by another version.
-        Command::new("/proc/self/exe")
-    } else {
-        Command::new(std::env::current_exe().unwrap_or_else(|_| "evener".into()))
-    };
-    command.arg0("evener").arg(crate::WARDEN);
-    command
-}
-
 /// The signals that ask the node to stop.
-struct Stops {
+pub(crate) struct Stops {
     interrupt: Signal,
     terminate: Signal,
     /// None if it was ignored from the start, as under nohup.
@@ -196,7 +220,7 @@ struct Stops {
 }
 
 impl Stops {
-    fn listen() -> std::io::Result<Stops> {
+    pub(crate) fn listen() -> std::io::Result<Stops> {
         Ok(Stops {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
@@ -204,7 +228,7 @@ impl Stops {
         })
     }
 
-    async fn next(&mut self) {
+    pub(crate) async fn next(&mut self) {
         let hang_up = async {
             match &mut self.hang_up {
                 Some(signal) => signal.recv().await,

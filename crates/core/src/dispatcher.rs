@@ -1,27 +1,34 @@
 //! The three machines joined: takes inputs and the time, and puts out actions.
 
 mod ahead;
+mod assess;
+mod batch;
 mod fate;
 mod inspect;
 mod pace;
+mod recover;
+mod reload;
+mod scale;
 mod scatter;
+mod stream;
 mod withdraw;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::recover::Recovery;
 use self::scatter::Load;
 pub use self::withdraw::Withdrawal;
 use crate::gather::{Cursor, Gathers, Payloads, Work};
 use crate::job::{Due, FunctionId, JobId, JobKey, Place, RequestId, Terms};
 use crate::outcome::{Answer, Failure, Loss, Outcome};
-use crate::pool::{Ahead, Flight, Landing, Patience, Pools, State, WorkerKey};
+use crate::pool::{Flight, Landing, Patience, Pools, State, WorkerKey};
 use crate::problem::{Cause, Code, Problem};
 use crate::queue::{Jobs, Queue};
 use crate::request::{FallbackOn, Request, RequestKey, Requests, Waiting};
 use crate::time::Time;
-use crate::timers::Timers;
+use crate::timers::{TimerKey, Timers};
 use crate::topology::{OnCancel, Path, StageId, Topology};
 
 /// Between SIGTERM and SIGKILL.
@@ -61,12 +68,19 @@ pub enum Action<P, R> {
         request_id: RequestId,
         /// Whether the payload is what the client sent.
         from_client: bool,
+        /// Whether what the worker makes of it may go to the client in chunks.
+        stream: bool,
+        /// Whether the next job that goes to this worker belongs to the same batch.
+        batch: bool,
         /// Which function it is a call of.
         function: Option<FunctionId>,
         /// When the request's answer is due.
         deadline: Time,
         /// The value.
         payload: P,
+        /// What the request failed with, if this is the first job of its way on an error; the payload is then what the client
+        /// sent.
+        problem: Option<Box<Problem>>,
     },
     /// Ask a worker how many jobs it takes ahead.
     AskCredit {
@@ -98,10 +112,54 @@ pub enum Action<P, R> {
         /// Which signal.
         signal: Stop,
     },
+    /// No request is left that was let in under an older plan.
+    Outdated,
+    /// Start one more worker in a pool.
+    Grow {
+        /// Whose.
+        stage: StageId,
+    },
+    /// Let a worker go, and start none in its place: it is idle and gets no more jobs.
+    Shrink {
+        /// Whom.
+        worker: WorkerKey,
+    },
     /// Let a worker go, and start another in its place: it is idle and gets no more jobs.
     Retire {
         /// Whom.
         worker: WorkerKey,
+    },
+    /// Pass a piece of an answer on.
+    Chunk {
+        /// To the client of this request.
+        request: RequestKey,
+        /// The piece.
+        payload: P,
+    },
+    /// Say which key a job has, whose stage gives equal keys to the same worker. [`assessed`](Dispatcher::assessed) takes the
+    /// answer.
+    Assess {
+        /// The job.
+        job: JobKey,
+        /// Its stage.
+        stage: StageId,
+        /// The request that it serves.
+        request: RequestKey,
+        /// Whether the payload is what the client sent.
+        from_client: bool,
+        /// Its value.
+        payload: P,
+    },
+    /// Tell a worker that the client took so many bytes of the chunks of its job.
+    Credit {
+        /// Whom.
+        worker: WorkerKey,
+        /// The job that it holds.
+        job: JobKey,
+        /// Under this attempt.
+        attempt: u32,
+        /// How many.
+        bytes: u64,
     },
     /// Tell the client that its request was to be withdrawn, and goes on, since its job had begun.
     GoingOn {
@@ -127,7 +185,7 @@ pub enum Action<P, R> {
 }
 
 /// How a worker is stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stop {
     /// SIGTERM.
     Terminate,
@@ -150,6 +208,10 @@ pub struct Submission<P, R> {
     pub fallback_on: FallbackOn,
     /// What goes for its first job, beside the stage's rules.
     pub terms: Terms,
+    /// Whether its client takes an answer in chunks.
+    pub streams: bool,
+    /// The way that it takes instead of failing, with the problem and the payload.
+    pub on_error: Option<Path>,
     /// Where the answer goes, and whatever else the owner keeps with the request.
     pub reply: R,
 }
@@ -166,6 +228,9 @@ pub struct Refused<P, R> {
 #[derive(Debug, Default)]
 struct Stage {
     queue: Queue,
+    /// When the first of those that wait has waited long enough for others, where a worker takes several as one.
+    batch: Option<(Time, TimerKey<Due>)>,
+    size: scale::Size,
     broken: Option<String>,
     pace: pace::Pace,
     started: u64,
@@ -194,6 +259,8 @@ pub struct Dispatcher<P, R> {
     payloads: Payloads<P>,
     jobs: Jobs<P>,
     gathers: Gathers<P>,
+    /// Of the requests that take another way instead of failing: which, and with what.
+    recoveries: BTreeMap<RequestKey, Recovery<P>>,
     requests: Requests<R>,
     stages: Vec<Stage>,
     /// How quick each function is that stages are sent.
@@ -203,6 +270,10 @@ pub struct Dispatcher<P, R> {
     actions: Vec<Action<P, R>>,
     draining: bool,
     totals: Totals,
+    /// How many plans there were before this one.
+    generation: u32,
+    /// Requests that were let in under an older plan.
+    old: usize,
 }
 
 impl<P: Clone, R> Dispatcher<P, R> {
@@ -214,6 +285,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
             payloads,
             jobs: Jobs::default(),
             gathers: Gathers::default(),
+            recoveries: BTreeMap::new(),
             requests: Requests::default(),
             stages: (0..stages).map(|_| Stage::default()).collect(),
             functions: BTreeMap::new(),
@@ -222,6 +294,8 @@ impl<P: Clone, R> Dispatcher<P, R> {
             actions: Vec::new(),
             draining: false,
             totals: Totals::default(),
+            generation: 0,
+            old: 0,
         }
     }
 
@@ -238,7 +312,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
     /// A client brings a request. It is let in, and will be answered by its deadline, or it is refused at once: because the
     /// node drains, because a stage of its pipeline is broken, or because the queue of one is full.
     pub fn submit(&mut self, now: Time, submission: Submission<P, R>) -> Result<RequestKey, Refused<P, R>> {
-        let Submission { id, path, payload, deadline, fallback_on, terms, reply } = submission;
+        let Submission { id, path, payload, deadline, fallback_on, terms, streams, on_error, reply } = submission;
         if let Some(problem) = self.refusal(now, path) {
             return Err(Refused { reply, answer: fallback_or(fallback_on, problem) });
         }
@@ -246,10 +320,13 @@ impl<P: Clone, R> Dispatcher<P, R> {
         let request = Request {
             id,
             jobs_made: 0,
+            generation: self.generation,
             fallback_on,
             deadline: self.timers.set(deadline, Due::Deadline(nobody)),
             until: deadline,
             work: Work::Nothing,
+            streams,
+            streamed: false,
             withdrawn: false,
         };
         let timer = request.deadline;
@@ -258,6 +335,9 @@ impl<P: Clone, R> Dispatcher<P, R> {
         self.totals.accepted += 1;
         // Here alone, so that what comes late of a function that was forgotten is not remembered.
         terms.function.map(|function| self.functions.entry(function).or_default());
+        if let Some(path) = on_error {
+            self.recoveries.insert(key, Recovery::new(path, payload.clone(), terms));
+        }
         let cursor = Cursor { path, step: 0, hops: 0, within: None };
         self.go(now, key, cursor, Load { terms, payload, from_client: true });
         Ok(key)
@@ -267,6 +347,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
     /// False if its answer was on the way already.
     pub fn cancel(&mut self, now: Time, request: RequestKey) -> bool {
         let Some(waiting) = self.requests.remove(request) else { return false };
+        self.ended(request, waiting.request.generation);
         self.timers.clear(waiting.request.deadline);
         self.totals.cancelled += 1;
         self.drop_work(now, waiting.request.work);
@@ -276,8 +357,10 @@ impl<P: Clone, R> Dispatcher<P, R> {
     /// A worker is up and has warmed up; it gets jobs from now on. Its stage is not broken any more.
     pub fn worker_ready(&mut self, now: Time, stage: StageId) -> WorkerKey {
         self.stages[stage.index()].broken = None;
-        let worker = self.pools.arrive(stage);
+        let rules = self.topology.stage(stage);
+        let worker = self.pools.arrive(stage, rules.slots, rules.batch.is_some());
         self.dispatch(now, stage);
+        self.watch_size(now, stage);
         worker
     }
 
@@ -286,11 +369,15 @@ impl<P: Clone, R> Dispatcher<P, R> {
     pub fn outcome(&mut self, now: Time, worker: WorkerKey, landed: Landed<P>) -> bool {
         let Landed { job, attempt, ran, outcome } = landed;
         let flight = Flight { job, attempt };
-        let Some((stage, function)) = self.pools.get(worker).map(|worker| (worker.stage, worker.function)) else {
-            return false;
-        };
+        // One with a single slot may hold the job behind another.
+        let slot = if self.pools.is_shared(worker) { self.pools.holder(worker, flight) } else { Some(worker) };
+        let Some((slot, holder)) = slot.and_then(|slot| Some((slot, self.pools.get(slot)?))) else { return false };
+        let (stage, function) = (holder.stage, holder.function);
         if matches!(outcome, Outcome::Returned) {
             return self.returned(now, worker, flight);
+        }
+        if !self.is_in_order(job, &outcome) {
+            return false;
         }
         let cancelled = matches!(outcome, Outcome::Fail(Failure::Cancelled));
         if cancelled && self.dropped_ahead(now, worker, flight) {
@@ -298,11 +385,11 @@ impl<P: Clone, R> Dispatcher<P, R> {
         }
         let most = self.topology.stage(stage).max_jobs_per_worker;
         let out_of_memory = matches!(outcome, Outcome::Fail(Failure::OutOfMemory { .. }));
-        let landing = self.pools.land(worker, flight, most);
+        let landing = self.pools.land(slot, flight, most);
         let timer = match landing {
             Landing::Stale => return false,
             Landing::Doomed => {
-                self.go_down(now, worker);
+                self.go_down(now, slot);
                 return true;
             }
             Landing::Awaited(timer) | Landing::Unwanted(timer) => timer,
@@ -314,12 +401,12 @@ impl<P: Clone, R> Dispatcher<P, R> {
         }
         if out_of_memory {
             self.stages[stage.index()].lost += 1;
-            let ahead = self.pools.leave(worker);
+            let ahead = self.pools.leave(slot);
             self.take_back(now, ahead, stage);
-        } else if self.pools.get(worker).is_some_and(|worker| worker.state == State::Leaving) {
-            self.actions.push(Action::Retire { worker });
+        } else if self.pools.has_left(worker) {
+            self.let_go(worker);
         }
-        self.begin_next(now, worker);
+        self.begin_next(now, slot);
         if matches!(landing, Landing::Awaited(_)) {
             self.decide(now, job, outcome);
         }
@@ -327,25 +414,59 @@ impl<P: Clone, R> Dispatcher<P, R> {
         true
     }
 
+    /// A worker is to go, and none takes its place. It gets no more jobs, and goes when it is done with those that it has.
+    pub fn retire(&mut self, now: Time, worker: WorkerKey) {
+        let Some(stage) = self.pools.get(worker).map(|worker| worker.stage) else { return };
+        if self.pools.has_left(worker) {
+            return;
+        }
+        self.pools.retire_for_good(worker);
+        if self.pools.has_left(worker) {
+            self.let_go(worker);
+        }
+        self.dispatch(now, stage);
+    }
+
+    fn let_go(&mut self, worker: WorkerKey) {
+        let for_good = self.pools.get(worker).is_some_and(|worker| worker.for_good);
+        self.actions.push(if for_good { Action::Shrink { worker } } else { Action::Retire { worker } });
+    }
+
     /// A worker is gone. The job in its hands is tried again, or given up; those that it had not begun go back.
     pub fn worker_lost(&mut self, now: Time, worker: WorkerKey, loss: Loss) {
-        let Some(gone) = self.pools.remove(worker) else { return };
-        gone.overdue.map(|(_, timer)| self.timers.clear(timer));
-        if gone.state != State::Leaving {
-            self.stages[gone.stage.index()].lost += 1;
+        let slots = self.pools.remove(worker);
+        let Some(first) = slots.first() else { return };
+        let (stage, shared, stopped) = (first.stage, slots.len() > 1, first.stopped.is_some());
+        if slots.iter().any(|slot| slot.state != State::Leaving) {
+            self.stages[stage.index()].lost += 1;
         }
-        self.take_back(now, gone.ahead, gone.stage);
-        match gone.state {
-            State::Busy(flight, timer) => {
-                self.timers.clear(timer);
-                self.lost(now, flight.job, loss);
+        for gone in slots {
+            gone.overdue.map(|(_, timer)| self.timers.clear(timer));
+            self.take_back(now, gone.ahead, stage);
+            match gone.state {
+                State::Busy(flight, timer) => {
+                    self.timers.clear(timer);
+                    match shared && stopped {
+                        // It was stopped for the sake of a neighbour.
+                        true => self.begin_again(now, flight.job, stage),
+                        false => self.lost(now, flight.job, loss.clone()),
+                    }
+                }
+                State::Told(_, patience) => {
+                    patience.timer().map(|timer| self.timers.clear(timer));
+                }
+                State::Idle | State::Leaving => {}
             }
-            State::Told(_, patience) => {
-                patience.timer().map(|timer| self.timers.clear(timer));
-            }
-            State::Idle | State::Leaving => {}
         }
-        self.dispatch(now, gone.stage);
+        self.dispatch(now, stage);
+    }
+
+    /// A job's worker was stopped, and not for its sake: it goes back, and this costs it no try.
+    fn begin_again(&mut self, now: Time, key: JobKey, stage: StageId) {
+        if let Some(job) = self.jobs.get_mut(key) {
+            job.tries -= 1;
+            self.put_in_front(now, key, stage);
+        }
     }
 
     /// The workers of a stage do not start, and `why`. If none is up, what waits there is answered, and new requests through
@@ -375,6 +496,15 @@ impl<P: Clone, R> Dispatcher<P, R> {
                         self.requeue(now, job, stage);
                     }
                 }
+                Due::Batch(stage) => {
+                    self.stages[stage.index()].batch = None;
+                    self.hand_out(now, stage, true);
+                }
+                Due::Grow(stage) => {
+                    self.stages[stage.index()].size.grow = None;
+                    self.look_at_wait(now, stage);
+                }
+                Due::Shrink(stage) => self.shrink(now, stage),
                 Due::Scatter(gather) => self.scatter_timed_out(now, gather),
                 Due::DrainEnd => self.end_drain(now),
             }
@@ -431,15 +561,23 @@ impl<P: Clone, R> Dispatcher<P, R> {
 
     /// Hands out jobs of a stage for as long as there are jobs and workers for them.
     fn hand_out(&mut self, now: Time, stage: StageId, waited: bool) {
+        self.hand_out_what_waits(now, stage, waited);
+        self.look_at_wait(now, stage);
+    }
+
+    fn hand_out_what_waits(&mut self, now: Time, stage: StageId, waited: bool) {
+        if let Some(batch) = self.topology.stage(stage).batch {
+            return self.hand_out_batches(now, stage, batch, waited);
+        }
         while self.pools.has_idle(stage) {
-            let Some(key) = self.stages[stage.index()].queue.pop(&mut self.jobs, now, waited) else { return };
-            let (Some(worker), Some(job)) = (self.pools.take_idle(stage), self.jobs.get_mut(key)) else { return };
-            job.attempt += 1;
-            let flight = Flight { job: key, attempt: job.attempt };
-            let terms = job.terms;
-            let Some(id) = self.push_run(worker, key) else { return };
-            let begun = Ahead { flight, id, wanted: true, recalled: false, terms, kill: false };
-            self.begin(now, worker, stage, begun);
+            let first = self.stages[stage.index()].queue.first().and_then(|first| self.jobs.get(first));
+            let Some((at, slot)) = first.and_then(|first| self.pools.choose_idle(stage, first.affinity)) else {
+                return;
+            };
+            if !self.hand_to(now, slot, stage, waited, false) {
+                return;
+            }
+            self.pools.take_idle_at(stage, at);
         }
         self.hand_out_ahead(now, stage);
     }
@@ -465,6 +603,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
         let Some(job) = self.jobs.get(key) else { return };
         let stage = job.stage;
         match job.place {
+            Place::Assessed => {}
             Place::Queued { .. } => self.stages[stage.index()].queue.remove(&mut self.jobs, key),
             Place::Delayed(timer) => {
                 self.timers.clear(timer);
@@ -480,32 +619,56 @@ impl<P: Clone, R> Dispatcher<P, R> {
 
     /// The job in a worker's hands is cancelled. It is told, and if it is to be killed, that happens after the stage's grace.
     fn disown(&mut self, now: Time, worker: WorkerKey, kill: bool) {
-        let Some(&crate::pool::Worker { stage, state: State::Busy(flight, timer), .. }) = self.pools.get(worker) else {
+        let Some(&crate::pool::Worker { stage, first, state: State::Busy(flight, timer), .. }) = self.pools.get(worker)
+        else {
             return;
         };
-        let patience = if kill {
+        let batched = self.topology.stage(stage).batch.is_some();
+        // A cancelled item only leaves its batch.
+        let patience = if kill && !batched {
             self.timers.clear(timer);
             Patience::Grace(self.timers.set(now + self.topology.stage(stage).grace, Due::Patience(worker)))
         } else {
             Patience::UntilTimeout(timer)
         };
         self.pools.set(worker, State::Told(flight, patience));
-        self.actions.push(Action::Cancel { worker, job: flight.job, attempt: flight.attempt });
+        self.actions.push(Action::Cancel { worker: first, job: flight.job, attempt: flight.attempt });
     }
 
-    fn patience_ended(&mut self, now: Time, worker: WorkerKey) {
-        let Some(&crate::pool::Worker { state: State::Told(flight, patience), .. }) = self.pools.get(worker) else {
+    /// A slot has not come back from a job that was given up. Its worker is stopped, unless others do their jobs in it: those get
+    /// their grace first.
+    fn patience_ended(&mut self, now: Time, slot: WorkerKey) {
+        let Some(&crate::pool::Worker { stage, first, state: State::Told(flight, patience), .. }) =
+            self.pools.get(slot)
+        else {
             return;
         };
+        let early = matches!(patience, Patience::UntilTimeout(_) | Patience::Grace(_));
+        if early && self.has_neighbours(first) {
+            self.pools.retire(first);
+            let timer = self.timers.set(now + self.topology.stage(stage).grace, Due::Patience(slot));
+            return self.pools.set(slot, State::Told(flight, Patience::Neighbours(timer)));
+        }
         let (signal, patience) = match patience {
-            Patience::UntilTimeout(_) | Patience::Grace(_) => {
-                let timer = self.timers.set(now + TERM_TO_KILL, Due::Patience(worker));
+            Patience::UntilTimeout(_) | Patience::Grace(_) | Patience::Neighbours(_) => {
+                let timer = self.timers.set(now + TERM_TO_KILL, Due::Patience(slot));
                 (Stop::Terminate, Patience::Terminated(timer))
             }
             Patience::Terminated(_) | Patience::Killed => (Stop::Kill, Patience::Killed),
         };
-        self.pools.set(worker, State::Told(flight, patience));
-        self.actions.push(Action::Stop { worker, signal });
+        self.pools.set(slot, State::Told(flight, patience));
+        let Some(worker) = self.pools.get_mut(first) else { return };
+        // Several of its jobs may be given up at once.
+        if worker.stopped < Some(signal) {
+            worker.stopped = Some(signal);
+            self.actions.push(Action::Stop { worker: first, signal });
+        }
+    }
+
+    /// Whether a worker is at jobs that somebody waits for.
+    fn has_neighbours(&self, worker: WorkerKey) -> bool {
+        let busy = |slot| self.pools.get(slot).is_some_and(|slot| matches!(slot.state, State::Busy(..)));
+        self.pools.is_shared(worker) && self.pools.slots(worker).any(busy)
     }
 }
 

@@ -8,6 +8,7 @@ use crate::gather::{Cursor, GatherKey};
 use crate::pool::WorkerKey;
 use crate::request::{Request, RequestKey};
 use crate::slab::Key;
+use crate::time::Time;
 use crate::timers::TimerKey;
 use crate::topology::{StageId, StageRules};
 
@@ -71,6 +72,8 @@ pub struct Terms {
     pub function: Option<FunctionId>,
     /// Of the jobs that wait for one stage, those with the highest number go first.
     pub priority: i8,
+    /// Of those with one priority, the flows go in turn.
+    pub flow: u16,
 }
 
 impl Terms {
@@ -81,7 +84,7 @@ impl Terms {
 
     /// What goes for the job after this one.
     pub(crate) fn of_next(&self) -> Terms {
-        Terms { priority: self.priority, ..Terms::default() }
+        Terms { priority: self.priority, flow: self.flow, ..Terms::default() }
     }
 
     /// How long one try may take.
@@ -104,7 +107,11 @@ pub(crate) struct Job<P> {
     pub(crate) tries: u32,
     /// Whether the payload is what the client sent.
     pub(crate) from_client: bool,
+    /// The hash of its key, where equal keys go to the same worker; 0 is none.
+    pub(crate) affinity: u32,
     pub(crate) terms: Terms,
+    /// When it came into its stage.
+    pub(crate) entered: Time,
     /// Where on its way it is.
     pub(crate) cursor: Cursor,
     pub(crate) place: Place,
@@ -113,6 +120,8 @@ pub(crate) struct Job<P> {
 /// Where a job is. Exactly one of these at any time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
+    /// Not in its stage's queue yet: its owner has been asked for its key.
+    Assessed,
     /// In its stage's queue, between these two.
     Queued { previous: Option<JobKey>, next: Option<JobKey> },
     /// Waiting for its next try.
@@ -136,6 +145,12 @@ pub(crate) enum Due {
     Overdue(WorkerKey),
     /// The next try of a job.
     Retry(JobKey),
+    /// The end of the wait for more jobs, where a worker takes several as one.
+    Batch(StageId),
+    /// A look at whether a pool is large enough.
+    Grow(StageId),
+    /// A look at whether a pool is too large.
+    Shrink(StageId),
     /// The timeout of a scatter.
     Scatter(GatherKey),
     /// The end of the drain.

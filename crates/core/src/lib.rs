@@ -40,4 +40,6 @@ pub use pool::{StageCounts, WorkerKey};
 pub use problem::{Cause, Code, Problem};
 pub use request::{FallbackOn, RequestKey};
 pub use time::Time;
-pub use topology::{OnCancel, OnFailure, Over, Path, RetryOn, Scatter, StageId, StageRules, Step, Topology};
+pub use topology::{
+    Batch, OnCancel, OnFailure, Over, Path, RetryOn, Scale, Scatter, StageId, StageRules, Step, Topology,
+};

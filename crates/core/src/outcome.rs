@@ -31,6 +31,8 @@ pub enum Outcome<P> {
     },
     /// The elements of a list, of which each takes a branch of its own.
     Split(Vec<P>),
+    /// The end of the chunks that it has brought, or of none.
+    Ended,
     /// It had not begun the job when it was called back.
     Returned,
 }
@@ -49,6 +51,7 @@ impl<P> Outcome<P> {
                 Outcome::Raised { name, message, traceback, exception: change(exception) }
             }
             Outcome::Split(values) => Outcome::Split(values.into_iter().map(change).collect()),
+            Outcome::Ended => Outcome::Ended,
             Outcome::Returned => Outcome::Returned,
         }
     }
@@ -99,6 +102,13 @@ pub enum Failure {
         /// What is wrong, in a sentence.
         detail: String,
     },
+    /// A command did not end well, or did not start. It may be tried again like a function that raised.
+    Command {
+        /// How it ended, as part of a sentence: "exited with code 3". Clients see it.
+        detail: String,
+        /// The last lines of its standard error, or why it did not start. Clients do not see it.
+        stderr: String,
+    },
     /// The result is over the limit.
     TooLarge {
         /// What was found and what is allowed.
@@ -131,6 +141,8 @@ pub enum Answer<P> {
     Reply(Reply<P>),
     /// What the function raised, and the problem that it is.
     Raised(Problem, P),
+    /// The end of an answer that came in chunks.
+    Ended,
     /// The route's fallback, and the problem it stands in for.
     Fallback(Problem),
     /// No value.

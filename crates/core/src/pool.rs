@@ -13,6 +13,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::dispatcher::Stop;
 use crate::job::{Due, FunctionId, JobId, JobKey, Terms};
 use crate::slab::{Key, Slab};
 use crate::time::Time;
@@ -22,10 +23,24 @@ use crate::topology::StageId;
 /// Names a worker, for as long as it lives.
 pub type WorkerKey = Key<Worker>;
 
-/// One worker that is up.
+/// One worker that is up, or one of the slots of a worker that does several jobs at the same time.
+///
+/// Such a worker has a slot for each. The first of them stands for all: its key is the worker's.
 #[derive(Debug)]
 pub struct Worker {
     pub(crate) stage: StageId,
+    /// The first slot of the worker; its own key, where it is that.
+    pub(crate) first: WorkerKey,
+    /// Of a first slot: the others.
+    pub(crate) others: Vec<WorkerKey>,
+    /// Of a first slot: how many slots are idle.
+    pub(crate) free: usize,
+    /// Of a first slot: whether the worker gets no more jobs, and leaves when the last is done.
+    pub(crate) retiring: bool,
+    /// Of a first slot: whether no other takes its place then.
+    pub(crate) for_good: bool,
+    /// Of a first slot: whether it is stopped for the sake of one job. What else it does then costs no try.
+    pub(crate) stopped: Option<Stop>,
     /// What the oldest job in its hands is at; the only one that can have begun.
     pub(crate) state: State,
     /// Jobs that it brought an outcome for.
@@ -94,6 +109,8 @@ pub(crate) enum Patience {
     UntilTimeout(TimerKey<Due>),
     /// Until its grace ends; then SIGTERM.
     Grace(TimerKey<Due>),
+    /// Until its neighbours' grace ends, which do their jobs in the same worker; then SIGTERM.
+    Neighbours(TimerKey<Due>),
     /// It got SIGTERM; SIGKILL when the timer ends.
     Terminated(TimerKey<Due>),
     /// It got SIGKILL.
@@ -103,7 +120,10 @@ pub(crate) enum Patience {
 impl Patience {
     pub(crate) fn timer(self) -> Option<TimerKey<Due>> {
         match self {
-            Patience::UntilTimeout(timer) | Patience::Grace(timer) | Patience::Terminated(timer) => Some(timer),
+            Patience::UntilTimeout(timer)
+            | Patience::Grace(timer)
+            | Patience::Neighbours(timer)
+            | Patience::Terminated(timer) => Some(timer),
             Patience::Killed => None,
         }
     }
@@ -126,7 +146,7 @@ pub(crate) enum Landing {
 pub struct StageCounts {
     /// Jobs that wait.
     pub queued: usize,
-    /// Workers that are up and wait for a job.
+    /// Slots of workers that are up and wait for a job; mostly a worker has one.
     pub idle: usize,
     /// Workers that are up.
     pub workers: usize,
@@ -153,6 +173,10 @@ struct Pool {
     members: Vec<WorkerKey>,
     /// Those that were not asked how many jobs they take ahead.
     unasked: Vec<WorkerKey>,
+    /// Whether a worker takes several jobs as one, and so is idle only as a whole.
+    batched: bool,
+    /// The fewest that were idle since the span began.
+    fewest_idle: usize,
     /// The member from which the next search for room begins.
     search_from: usize,
 }
@@ -167,6 +191,11 @@ pub(crate) struct Pools {
 impl Pools {
     pub(crate) fn new(stages: usize) -> Pools {
         Pools { workers: Slab::default(), pools: (0..stages).map(|_| Pool::default()).collect() }
+    }
+
+    /// There are so many stages now.
+    pub(crate) fn extend(&mut self, stages: usize) {
+        self.pools.resize_with(stages, Pool::default);
     }
 
     pub(crate) fn get(&self, key: WorkerKey) -> Option<&Worker> {
@@ -192,10 +221,36 @@ impl Pools {
         (pool.members.len(), pool.idle.len())
     }
 
-    /// A new worker is up, and idle.
-    pub(crate) fn arrive(&mut self, stage: StageId) -> WorkerKey {
+    /// A new worker is up, and idle, with so many slots. If it takes jobs as `batched` together, it is idle only as a whole.
+    pub(crate) fn arrive(&mut self, stage: StageId, slots: u32, batched: bool) -> WorkerKey {
+        let first = self.slot(stage, None);
+        let others: Vec<WorkerKey> = (1..slots).map(|_| self.slot(stage, Some(first))).collect();
+        let pool = &mut self.pools[stage.index()];
+        pool.batched = batched;
+        pool.members.push(first);
+        if slots <= 1 {
+            pool.unasked.push(first);
+        }
+        pool.idle.push(first);
+        if !batched {
+            pool.idle.extend(others.iter().rev());
+        }
+        if let Some(worker) = self.workers.get_mut(first) {
+            worker.free = slots.max(1) as usize;
+            worker.others = others;
+        }
+        first
+    }
+
+    fn slot(&mut self, stage: StageId, first: Option<WorkerKey>) -> WorkerKey {
         let key = self.workers.insert(Worker {
             stage,
+            first: first.unwrap_or(WorkerKey::unpack(u64::MAX)),
+            others: Vec::new(),
+            free: 0,
+            retiring: false,
+            for_good: false,
+            stopped: None,
             state: State::Idle,
             done: 0,
             ahead: VecDeque::new(),
@@ -207,20 +262,111 @@ impl Pools {
             printed: false,
             overdue: None,
         });
-        let pool = &mut self.pools[stage.index()];
-        pool.members.push(key);
-        pool.unasked.push(key);
-        pool.idle.push(key);
+        if let Some(worker) = self.workers.get_mut(key).filter(|_| first.is_none()) {
+            worker.first = key;
+        }
         key
+    }
+
+    /// The worker that a slot belongs to.
+    pub(crate) fn of_slot(&self, slot: WorkerKey) -> WorkerKey {
+        self.workers.get(slot).map_or(slot, |worker| worker.first)
+    }
+
+    /// All slots of a worker, the first of them first.
+    pub(crate) fn slots(&self, worker: WorkerKey) -> impl Iterator<Item = WorkerKey> {
+        let first = self.workers.get(worker);
+        let others = first.map_or(&[][..], |first| &first.others);
+        first.map(|first| first.first).into_iter().chain(others.iter().copied())
+    }
+
+    /// The slot of a worker that holds a job under an attempt.
+    pub(crate) fn holder(&self, worker: WorkerKey, flight: Flight) -> Option<WorkerKey> {
+        self.slots(worker).find(|slot| {
+            let state = self.workers.get(*slot).map(|slot| slot.state);
+            matches!(state, Some(State::Busy(held, _) | State::Told(held, _)) if held == flight)
+        })
+    }
+
+    /// Whether a worker does several jobs at the same time.
+    pub(crate) fn is_shared(&self, worker: WorkerKey) -> bool {
+        self.workers.get(self.of_slot(worker)).is_some_and(|first| !first.others.is_empty())
+    }
+
+    /// The worker gets no more jobs. Its idle slots leave, and so does each of the others when its job is done.
+    pub(crate) fn retire(&mut self, worker: WorkerKey) {
+        let slots: Vec<WorkerKey> = self.slots(worker).collect();
+        let Some(first) = self.workers.get_mut(worker) else { return };
+        first.retiring = true;
+        let pool = &mut self.pools[first.stage.index()];
+        pool.unasked.retain(|unasked| *unasked != worker);
+        pool.idle.retain(|idle| !slots.contains(idle));
+        for slot in slots {
+            if let Some(slot) = self.workers.get_mut(slot).filter(|slot| slot.state == State::Idle) {
+                slot.state = State::Leaving;
+            }
+        }
+    }
+
+    /// The same, and no other takes its place.
+    pub(crate) fn retire_for_good(&mut self, worker: WorkerKey) {
+        self.retire(worker);
+        if let Some(first) = self.workers.get_mut(worker) {
+            first.for_good = true;
+        }
+    }
+
+    /// Whether all slots of a worker are on their way out.
+    pub(crate) fn has_left(&self, worker: WorkerKey) -> bool {
+        self.slots(worker).all(|slot| self.workers.get(slot).is_some_and(|slot| slot.state == State::Leaving))
     }
 
     pub(crate) fn has_idle(&self, stage: StageId) -> bool {
         !self.pools[stage.index()].idle.is_empty()
     }
 
-    /// The worker that gets the next job; it must be made busy at once.
+    /// The idle slot that gets the next job, and where it is among them. Of a job with a key, it is always the same one while that is
+    /// free: the worker that comes first in an order of the key's own (rendezvous hashing; Thaler and Ravishankar, 1996).
+    pub(crate) fn choose_idle(&self, stage: StageId, affinity: u32) -> Option<(usize, WorkerKey)> {
+        let idle = &self.pools[stage.index()].idle;
+        if affinity == 0 {
+            return Some((idle.len().checked_sub(1)?, *idle.last()?));
+        }
+        let rank = |slot: &WorkerKey| mix(self.of_slot(*slot).pack() ^ u64::from(affinity) << 32);
+        idle.iter().copied().enumerate().max_by_key(|(_, slot)| rank(slot))
+    }
+
+    /// Takes the idle slot at that place, which has been made busy.
+    pub(crate) fn take_idle_at(&mut self, stage: StageId, at: usize) {
+        let pool = &mut self.pools[stage.index()];
+        pool.idle.remove(at);
+        pool.fewest_idle = pool.fewest_idle.min(pool.idle.len());
+    }
+
+    /// From now on it counts how many are idle all along.
+    pub(crate) fn begin_span(&mut self, stage: StageId) {
+        let pool = &mut self.pools[stage.index()];
+        pool.fewest_idle = pool.idle.len();
+    }
+
+    /// Workers that are idle as a whole, and no more of them than were idle since the span began: at most `most`, those first that have
+    /// been idle longest.
+    pub(crate) fn spare(&self, stage: StageId, most: usize) -> Vec<WorkerKey> {
+        let pool = &self.pools[stage.index()];
+        let slots = |worker: &WorkerKey| self.workers.get(*worker).map_or(1, |worker| worker.others.len() + 1);
+        let whole = |slot: &&WorkerKey| {
+            self.workers.get(**slot).is_some_and(|worker| worker.first == **slot && worker.free > worker.others.len())
+        };
+        let per_worker = pool.members.first().map_or(1, |worker| if pool.batched { 1 } else { slots(worker) });
+        pool.idle.iter().filter(whole).take(most.min(pool.fewest_idle / per_worker)).copied().collect()
+    }
+
+    /// The worker that gets the next jobs, which must be made busy at once.
     pub(crate) fn take_idle(&mut self, stage: StageId) -> Option<WorkerKey> {
-        self.pools[stage.index()].idle.pop()
+        let pool = &mut self.pools[stage.index()];
+        let worker = pool.idle.pop();
+        pool.fewest_idle = pool.fewest_idle.min(pool.idle.len());
+        worker
     }
 
     /// The worker that holds the fewest jobs, among those that take another ahead: fewer than `depth` says for the
@@ -243,6 +389,7 @@ impl Pools {
             let Some(worker) = self.workers.get(*key) else { continue };
             let held = worker.ahead.len();
             let open = matches!(worker.state, State::Busy(..))
+                && !worker.retiring
                 && held < depth(worker.function).min(worker.credit as usize)
                 && !worker.printed
                 && now.since(worker.since) <= AHEAD_WAIT
@@ -269,51 +416,82 @@ impl Pools {
         let Some(worker) = self.workers.get_mut(key) else { return Landing::Stale };
         let landing = match worker.state {
             State::Busy(held, timer) if held == flight => Landing::Awaited(timer),
-            State::Told(held, Patience::UntilTimeout(timer) | Patience::Grace(timer)) if held == flight => {
+            State::Told(held, Patience::UntilTimeout(timer) | Patience::Grace(timer) | Patience::Neighbours(timer))
+                if held == flight =>
+            {
                 Landing::Unwanted(timer)
             }
             State::Told(held, _) if held == flight => return Landing::Doomed,
             State::Idle | State::Busy(..) | State::Told(..) | State::Leaving => return Landing::Stale,
         };
-        worker.done += 1;
-        if most.is_some_and(|most| worker.done >= most) {
-            worker.state = State::Leaving;
-        } else {
-            self.set_idle(key);
+        let first = worker.first;
+        let done = self.workers.get_mut(first).map_or(0, |first| {
+            first.done += 1;
+            first.done
+        });
+        if most.is_some_and(|most| done >= most) {
+            self.retire(first);
         }
+        self.set_idle(key);
         landing
     }
 
-    /// A worker's hands are empty, but for the jobs ahead.
+    /// A slot's hands are empty, but for the jobs ahead. It leaves, if its worker does.
     pub(crate) fn set_idle(&mut self, key: WorkerKey) {
-        let Some(worker) = self.workers.get_mut(key) else { return };
-        worker.state = State::Idle;
-        if worker.ahead.is_empty() {
-            self.pools[worker.stage.index()].idle.push(key);
+        let Some(slot) = self.workers.get_mut(key) else { return };
+        let (stage, first, none_ahead) = (slot.stage, slot.first, slot.ahead.is_empty());
+        slot.state = State::Idle;
+        let Some(worker) = self.workers.get_mut(first) else { return };
+        // What it has ahead it still does.
+        if worker.retiring && none_ahead {
+            if let Some(slot) = self.workers.get_mut(key) {
+                slot.state = State::Leaving;
+            }
+            return;
+        }
+        worker.free += 1;
+        let (whole, pool) = (worker.free > worker.others.len(), &mut self.pools[stage.index()]);
+        match pool.batched {
+            true if whole => pool.idle.push(first),
+            false if none_ahead => pool.idle.push(key),
+            true | false => {}
+        }
+    }
+
+    /// A slot gets a job.
+    pub(crate) fn occupy(&mut self, key: WorkerKey) {
+        let first = self.of_slot(key);
+        if let Some(worker) = self.workers.get_mut(first) {
+            worker.free = worker.free.saturating_sub(1);
         }
     }
 
     /// A worker that gets no more jobs, and comes to none of those that it has ahead.
     pub(crate) fn leave(&mut self, key: WorkerKey) -> VecDeque<Ahead> {
+        let first = self.of_slot(key);
+        self.retire(first);
         let Some(worker) = self.workers.get_mut(key) else { return VecDeque::new() };
-        let pool = &mut self.pools[worker.stage.index()];
-        pool.unasked.retain(|unasked| *unasked != key);
-        if worker.state == State::Idle {
-            pool.idle.retain(|idle| *idle != key);
-        }
         worker.state = State::Leaving;
         std::mem::take(&mut worker.ahead)
     }
 
-    /// A worker is gone.
-    pub(crate) fn remove(&mut self, key: WorkerKey) -> Option<Worker> {
-        let worker = self.workers.remove(key)?;
-        let pool = &mut self.pools[worker.stage.index()];
-        pool.members.retain(|member| *member != key);
-        pool.unasked.retain(|member| *member != key);
-        if worker.state == State::Idle {
-            pool.idle.retain(|idle| *idle != key);
+    /// A worker is gone, with all its slots.
+    pub(crate) fn remove(&mut self, key: WorkerKey) -> Vec<Worker> {
+        let slots: Vec<WorkerKey> = self.slots(key).collect();
+        let gone: Vec<Worker> = slots.iter().filter_map(|slot| self.workers.remove(*slot)).collect();
+        if let Some(first) = gone.first() {
+            let pool = &mut self.pools[first.stage.index()];
+            pool.members.retain(|member| *member != key);
+            pool.unasked.retain(|member| *member != key);
+            pool.idle.retain(|idle| !slots.contains(idle));
         }
-        Some(worker)
+        gone
     }
+}
+
+/// Spreads numbers that differ a little all over (the finalizer of SplitMix64; Steele, Lea and Flood, 2014).
+fn mix(number: u64) -> u64 {
+    let number = (number ^ number >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ number >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ number >> 31
 }

@@ -89,6 +89,8 @@ codes! {
     TooManyJobs = "too-many-jobs", 500, "Too many jobs", false;
     /// A jq program came to no value.
     FilterFailed = "filter-failed", 500, "A jq program failed", false;
+    /// The command of a stage did not end well.
+    CommandFailed = "command-failed", 500, "A command failed", false;
     /// The worker died, and the tries are spent.
     WorkerDied = "worker-died", 502, "The worker died", true;
     /// The node is shutting down.
@@ -117,6 +119,8 @@ pub enum Cause {
     },
     /// The death certificate of the worker, as a sentence.
     Died(String),
+    /// What a command wrote to its standard error, or why it did not start.
+    Said(String),
 }
 
 /// Why a request failed, with all that its client may know, and the cause that the log may know.

@@ -1,12 +1,16 @@
-//! The jobs that wait for a worker of one stage: by priority, and within a priority first come first served.
+//! The jobs that wait for a worker of one stage: by priority, within a priority the flows in turn, and within a flow first come
+//! first served. A flow is the jobs of one client, as far as the service tells clients apart; numbers of 16 bits stand for them, as
+//! in stochastic fairness queueing (McKenney, 1990), so that two clients in 65,536 may share one.
 //!
 //! The links of the list live in the jobs themselves, so that a cancelled job leaves from the middle in constant time and a
 //! waiting job costs no more memory than it is.
 
 use std::cmp::Reverse;
+use std::collections::VecDeque;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::time::Duration;
 
-use crate::job::{AnyJob, Job, JobKey, Place};
+use crate::job::{AnyJob, Job, JobKey, Place, Terms};
 use crate::slab::Slab;
 use crate::time::Time;
 
@@ -17,6 +21,15 @@ pub(crate) type Jobs<P> = Slab<Job<P>, AnyJob>;
 #[derive(Debug)]
 struct Lane {
     priority: i8,
+    /// By number; none is empty.
+    flows: BTreeMap<u16, Flow>,
+    /// The numbers of the flows in the order of their turns.
+    turns: VecDeque<u16>,
+}
+
+/// The jobs of one priority that count as those of one client.
+#[derive(Clone, Copy, Debug)]
+struct Flow {
     head: JobKey,
     tail: JobKey,
 }
@@ -35,48 +48,63 @@ impl Queue {
         self.len
     }
 
-    /// Lets a new job wait behind all others of its priority.
+    /// Lets a new job wait behind all others of its flow.
     pub(crate) fn push_back<P>(&mut self, jobs: &mut Jobs<P>, key: JobKey) {
-        let Some(lane) = self.lane(jobs, key) else { return };
-        let previous = std::mem::replace(&mut lane.tail, key);
-        if previous == key {
-            link(jobs, key, |_, _| (None, None));
-        } else {
-            link(jobs, key, |_, _| (Some(previous), None));
-            link(jobs, previous, |before, _| (before, Some(key)));
+        let Some((lane, number)) = self.lane(jobs, key) else { return };
+        match lane.flows.entry(number) {
+            Entry::Occupied(mut flow) => {
+                let previous = std::mem::replace(&mut flow.get_mut().tail, key);
+                link(jobs, key, |_, _| (Some(previous), None));
+                link(jobs, previous, |before, _| (before, Some(key)));
+            }
+            Entry::Vacant(none) => {
+                none.insert(Flow { head: key, tail: key });
+                lane.turns.push_back(number);
+                link(jobs, key, |_, _| (None, None));
+            }
         }
         self.len += 1;
     }
 
     /// Lets a job that has waited before wait in front of all others of its priority.
     pub(crate) fn push_front<P>(&mut self, jobs: &mut Jobs<P>, key: JobKey) {
-        let Some(lane) = self.lane(jobs, key) else { return };
-        let next = std::mem::replace(&mut lane.head, key);
-        if next == key {
-            link(jobs, key, |_, _| (None, None));
-        } else {
-            link(jobs, key, |_, _| (None, Some(next)));
-            link(jobs, next, |_, after| (Some(key), after));
+        let Some((lane, number)) = self.lane(jobs, key) else { return };
+        match lane.flows.entry(number) {
+            Entry::Occupied(mut flow) => {
+                let next = std::mem::replace(&mut flow.get_mut().head, key);
+                link(jobs, key, |_, _| (None, Some(next)));
+                link(jobs, next, |_, after| (Some(key), after));
+                lane.turns.retain(|other| *other != number);
+            }
+            Entry::Vacant(none) => {
+                none.insert(Flow { head: key, tail: key });
+                link(jobs, key, |_, _| (None, None));
+            }
         }
+        lane.turns.push_front(number);
         self.len += 1;
     }
 
-    /// The lane that a job belongs into; a new one holds it already.
-    fn lane<P>(&mut self, jobs: &Jobs<P>, key: JobKey) -> Option<&mut Lane> {
-        let priority = jobs.get(key)?.terms.priority;
+    /// The lane that a job belongs into, and the number of its flow.
+    fn lane<P>(&mut self, jobs: &Jobs<P>, key: JobKey) -> Option<(&mut Lane, u16)> {
+        let Terms { priority, flow, .. } = jobs.get(key)?.terms;
         let at = match self.lanes.binary_search_by_key(&Reverse(priority), |lane| Reverse(lane.priority)) {
             Ok(at) => at,
             Err(at) => {
-                self.lanes.insert(at, Lane { priority, head: key, tail: key });
+                self.lanes.insert(at, Lane { priority, flows: BTreeMap::new(), turns: VecDeque::new() });
                 at
             }
         };
-        self.lanes.get_mut(at)
+        Some((self.lanes.get_mut(at)?, flow))
     }
 
-    /// The job whose turn it is. `waited` is false if it has come just now, to a worker that was idle.
+    /// The job whose turn it is; the next turn is another flow's. `waited` is false if the job has come just now, to a worker that
+    /// was idle.
     pub(crate) fn pop<P>(&mut self, jobs: &mut Jobs<P>, now: Time, waited: bool) -> Option<JobKey> {
         let key = self.first()?;
+        if let Some(lane) = self.lanes.first_mut() {
+            lane.turns.rotate_left(1);
+        }
         self.remove(jobs, key);
         self.drain.departed(now, waited);
         Some(key)
@@ -85,14 +113,23 @@ impl Queue {
     /// Takes a waiting job out, wherever it stands. Does nothing to a job that does not wait.
     pub(crate) fn remove<P>(&mut self, jobs: &mut Jobs<P>, key: JobKey) {
         let Some(&Job { place: Place::Queued { previous, next }, terms, .. }) = jobs.get(key) else { return };
-        let at = self.lanes.iter().position(|lane| lane.priority == terms.priority);
-        let Some(at) = at else { return };
+        let Some(at) = self.lanes.iter().position(|lane| lane.priority == terms.priority) else { return };
+        let lane = &mut self.lanes[at];
+        let Some(flow) = lane.flows.get_mut(&terms.flow) else { return };
         match (previous, next) {
             (None, None) => {
-                self.lanes.remove(at);
+                lane.flows.remove(&terms.flow);
+                // Mostly it has just had its turn.
+                match lane.turns.back() == Some(&terms.flow) {
+                    true => _ = lane.turns.pop_back(),
+                    false => lane.turns.retain(|other| *other != terms.flow),
+                }
+                if lane.flows.is_empty() {
+                    self.lanes.remove(at);
+                }
             }
-            (None, Some(next)) => self.lanes[at].head = next,
-            (Some(previous), None) => self.lanes[at].tail = previous,
+            (None, Some(next)) => flow.head = next,
+            (Some(previous), None) => flow.tail = previous,
             (Some(_), Some(_)) => {}
         }
         if let Some(previous) = previous {
@@ -106,12 +143,16 @@ impl Queue {
 
     /// The job whose turn is next.
     pub(crate) fn first(&self) -> Option<JobKey> {
-        self.lanes.first().map(|lane| lane.head)
+        let lane = self.lanes.first()?;
+        lane.flows.get(lane.turns.front()?).map(|flow| flow.head)
     }
 
-    /// The first job of each priority, and by [`after`] the others.
+    /// The first job of each flow, the highest priority first, and by [`after`] the others.
     pub(crate) fn heads(&self) -> impl Iterator<Item = JobKey> {
-        self.lanes.iter().map(|lane| lane.head)
+        self.lanes.iter().flat_map(|lane| {
+            let flow = |number| lane.flows.get(number).map(|flow| flow.head);
+            lane.turns.iter().filter_map(flow)
+        })
     }
 
     /// About how long it takes until what waits now is gone: whole seconds, 1 to 60.
@@ -122,11 +163,11 @@ impl Queue {
     }
 }
 
-/// The job behind `key`, of those of its priority.
+/// The job behind `key`, of those of its flow.
 pub(crate) fn after<P>(jobs: &Jobs<P>, key: JobKey) -> Option<JobKey> {
     match jobs.get(key)?.place {
         Place::Queued { next, .. } => next,
-        Place::Delayed(_) | Place::Running(_) | Place::Ahead(_) => None,
+        Place::Assessed | Place::Delayed(_) | Place::Running(_) | Place::Ahead(_) => None,
     }
 }
 
@@ -136,7 +177,7 @@ fn link<P>(jobs: &mut Jobs<P>, key: JobKey, ends: impl FnOnce(Option<JobKey>, Op
     if let Some(job) = jobs.get_mut(key) {
         let (previous, next) = match job.place {
             Place::Queued { previous, next } => ends(previous, next),
-            Place::Delayed(_) | Place::Running(_) | Place::Ahead(_) => ends(None, None),
+            Place::Assessed | Place::Delayed(_) | Place::Running(_) | Place::Ahead(_) => ends(None, None),
         };
         job.place = Place::Queued { previous, next };
     }
@@ -180,8 +221,8 @@ mod tests {
 
     #[derive(Clone, Debug)]
     enum Step {
-        /// A new job comes, of this priority.
-        Back(i8),
+        /// A new job comes, of this priority and flow.
+        Back(i8, u16),
         /// One that was handed out goes back in front.
         Front(prop::sample::Index),
         Pop,
@@ -192,14 +233,14 @@ mod tests {
         let index = any::<prop::sample::Index>;
         let priority = prop_oneof![-2..=2i8, any::<i8>()];
         prop_oneof![
-            4 => priority.prop_map(Step::Back),
+            4 => (priority, 0..4u16).prop_map(|(priority, flow)| Step::Back(priority, flow)),
             2 => index().prop_map(Step::Front),
             2 => Just(Step::Pop),
             2 => index().prop_map(Step::Remove),
         ]
     }
 
-    fn job(priority: i8) -> Job<()> {
+    fn job(priority: i8, flow: u16) -> Job<()> {
         Job {
             request: RequestKey::unpack(0),
             payload: (),
@@ -208,13 +249,15 @@ mod tests {
             attempt: 0,
             tries: 0,
             from_client: true,
-            terms: Terms { priority, ..Terms::default() },
+            affinity: 0,
+            terms: Terms { priority, flow, ..Terms::default() },
+            entered: Time::ZERO,
             cursor: Cursor { path: Path::Stage(StageId(0)), step: 0, hops: 0, within: None },
             place: Place::Queued { previous: None, next: None },
         }
     }
 
-    /// All that wait, in the order in which they are handed out; the links back are checked on the way.
+    /// All that wait, flow by flow; the links back are checked on the way.
     fn order(queue: &Queue, jobs: &Jobs<()>) -> Vec<JobKey> {
         let mut order = Vec::new();
         for head in queue.heads() {
@@ -232,50 +275,72 @@ mod tests {
     }
 
     proptest! {
-        /// Against a plain list, sorted by priority when somebody looks.
+        /// Against plain lists: for each priority the flows in the order of their turns, each a list.
         #[test]
-        fn like_a_sorted_list(steps in proptest::collection::vec(step(), 1..200)) {
+        fn like_plain_lists(steps in proptest::collection::vec(step(), 1..200)) {
             let (mut queue, mut jobs) = (Queue::default(), Jobs::default());
-            let mut model: Vec<(i8, JobKey)> = Vec::new();
-            let mut out: Vec<(i8, JobKey)> = Vec::new();
+            let mut model: Model = BTreeMap::new();
+            let mut out: Vec<JobKey> = Vec::new();
             for step in steps {
                 match step {
-                    Step::Back(priority) => {
-                        let key = jobs.insert(job(priority));
+                    Step::Back(priority, flow) => {
+                        let key = jobs.insert(job(priority, flow));
                         queue.push_back(&mut jobs, key);
-                        model.push((priority, key));
-                    }
-                    Step::Front(index) if !out.is_empty() => {
-                        let again = out.swap_remove(index.index(out.len()));
-                        queue.push_front(&mut jobs, again.1);
-                        model.insert(0, again);
-                    }
-                    Step::Pop => {
-                        let popped = queue.pop(&mut jobs, Time::ZERO, true);
-                        prop_assert_eq!(popped, model.first().map(|(_, key)| *key));
-                        if popped.is_some() {
-                            out.push(model.remove(0));
+                        let lane = model.entry(Reverse(priority)).or_default();
+                        match lane.iter_mut().find(|(number, _)| *number == flow) {
+                            Some((_, keys)) => keys.push(key),
+                            None => lane.push((flow, vec![key])),
                         }
                     }
-                    Step::Remove(index) if !model.is_empty() => {
-                        let (_, key) = model.remove(index.index(model.len()));
+                    Step::Front(index) if !out.is_empty() => {
+                        let key = out.swap_remove(index.index(out.len()));
+                        queue.push_front(&mut jobs, key);
+                        let Terms { priority, flow, .. } = jobs.get(key).expect("it is there").terms;
+                        let lane = model.entry(Reverse(priority)).or_default();
+                        let at = lane.iter().position(|(number, _)| *number == flow);
+                        let (_, mut keys) = at.map_or((flow, vec![]), |at| lane.remove(at));
+                        keys.insert(0, key);
+                        lane.insert(0, (flow, keys));
+                    }
+                    Step::Pop => {
+                        let expected = model.first_entry().map(|mut lane| {
+                            let (flow, mut keys) = lane.get_mut().remove(0);
+                            let key = keys.remove(0);
+                            lane.get_mut().push((flow, keys));
+                            key
+                        });
+                        prop_assert_eq!(queue.pop(&mut jobs, Time::ZERO, true), expected);
+                        out.extend(expected);
+                    }
+                    Step::Remove(index) if queue.len() > 0 => {
+                        let all: Vec<JobKey> = flat(&model);
+                        let key = all[index.index(all.len())];
                         queue.remove(&mut jobs, key);
                         jobs.remove(key);
+                        let flows = model.values_mut().flatten();
+                        flows.for_each(|(_, keys)| keys.retain(|other| *other != key));
                     }
                     Step::Front(_) | Step::Remove(_) => {}
                 }
-                for (_, key) in &out {
+                model.values_mut().for_each(|lane| lane.retain(|(_, keys)| !keys.is_empty()));
+                model.retain(|_, lane| !lane.is_empty());
+                for key in &out {
                     let Some(job) = jobs.get_mut(*key) else { continue };
                     job.place = Place::Running(crate::pool::WorkerKey::unpack(0));
                     queue.remove(&mut jobs, *key);
                 }
-                model.sort_by_key(|(priority, _)| Reverse(*priority));
-                let expected: Vec<JobKey> = model.iter().map(|(_, key)| *key).collect();
-                prop_assert_eq!(order(&queue, &jobs), expected);
-                prop_assert_eq!((queue.len(), queue.first()), (model.len(), model.first().map(|(_, key)| *key)));
+                let expected = flat(&model);
+                prop_assert_eq!(order(&queue, &jobs), expected.clone());
+                prop_assert_eq!((queue.len(), queue.first()), (expected.len(), expected.first().copied()));
                 let lanes = queue.lanes.iter().map(|lane| lane.priority);
                 prop_assert!(lanes.clone().zip(lanes.skip(1)).all(|(upper, lower)| upper > lower));
             }
         }
+    }
+
+    type Model = BTreeMap<Reverse<i8>, Vec<(u16, Vec<JobKey>)>>;
+
+    fn flat(model: &Model) -> Vec<JobKey> {
+        model.values().flatten().flat_map(|(_, keys)| keys.iter().copied()).collect()
     }
 }

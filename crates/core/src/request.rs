@@ -34,6 +34,7 @@ impl FallbackOn {
             | Code::UnknownTarget
             | Code::TooManyHops
             | Code::FilterFailed
+            | Code::CommandFailed
             | Code::TooManyJobs => self.error,
             Code::WorkerDied => self.lost,
             Code::QueueFull | Code::MemoryFull | Code::StageBroken | Code::Draining => self.unavailable,
@@ -61,11 +62,17 @@ impl FallbackOn {
 pub struct Request {
     pub(crate) id: RequestId,
     pub(crate) jobs_made: u32,
+    /// Which plan was in force when it was let in.
+    pub(crate) generation: u32,
     pub(crate) fallback_on: FallbackOn,
     pub(crate) deadline: TimerKey<Due>,
     pub(crate) until: crate::time::Time,
     /// What serves it.
     pub(crate) work: Work,
+    /// Whether its client takes an answer in chunks.
+    pub(crate) streams: bool,
+    /// Whether the client has got a chunk. What comes then is no whole answer any more.
+    pub(crate) streamed: bool,
     /// Whether it ends if its job turns out not to have begun.
     pub(crate) withdrawn: bool,
 }

@@ -35,6 +35,27 @@ pub enum OnCancel {
     Kill,
 }
 
+/// When a worker that takes several jobs as one is handed them: when it has a job for each of its slots, or the first of those
+/// that wait has waited long enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// How long a job may wait for others.
+    pub wait: Duration,
+}
+
+/// How a pool sizes itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scale {
+    /// It has no fewer workers, and begins with so many.
+    pub min: u32,
+    /// It has no more.
+    pub max: u32,
+    /// It grows when the first of the jobs that wait has waited so long.
+    pub wait: Duration,
+    /// It shrinks by the workers that nobody has needed for so long.
+    pub idle: Duration,
+}
+
 /// The rules of one stage.
 #[derive(Clone, Debug)]
 pub struct StageRules {
@@ -57,6 +78,14 @@ pub struct StageRules {
     pub on_cancel: OnCancel,
     /// After this many jobs a worker is replaced.
     pub max_jobs_per_worker: Option<u64>,
+    /// How many jobs one worker does at the same time.
+    pub slots: u32,
+    /// Whether a worker takes several jobs at once, as one: as many as it has slots.
+    pub batch: Option<Batch>,
+    /// Whether the pool sizes itself.
+    pub scale: Option<Scale>,
+    /// Whether equal keys go to the same worker while it is free. Which key a job has, its owner is asked as it comes in.
+    pub affinity: bool,
     /// Whether its workers call functions that clients send. No goto leads to such a stage.
     pub functions: bool,
     /// Whether it is a part of a step rather than a stage of the service file. No goto leads there either.
@@ -76,6 +105,10 @@ impl StageRules {
             grace: Duration::from_secs(5),
             on_cancel: OnCancel::Tell,
             max_jobs_per_worker: None,
+            slots: 1,
+            batch: None,
+            scale: None,
+            affinity: false,
             functions: false,
             hidden: false,
         }
@@ -214,6 +247,41 @@ impl Topology {
         let reach: Vec<Vec<StageId>> = (0..paths.len()).map(|number| reach(&paths, number, stages.len())).collect();
         let pipelines = paths.into_iter().zip(reach).map(|(steps, reach)| Pipeline { steps, reach }).collect();
         Topology { stages, alone, pipelines, pipeline_names, names, max_hops }
+    }
+
+    /// The plan that follows on this one: what is on its way by this plan goes on by it, under the same numbers. `stages` are all stages
+    /// of this plan, in their order, with their rules as they are from now on, and behind them the new ones. The `pipelines` are numbered
+    /// from [`pipelines`](Topology::pipelines) on, and take over their names.
+    ///
+    /// # Panics
+    ///
+    /// As [`new`](Topology::new), and if there are fewer stages than before.
+    pub fn followed_by(&self, stages: Vec<StageRules>, pipelines: Vec<(String, Vec<Step>)>, max_hops: u32) -> Topology {
+        assert!(stages.len() >= self.stages.len(), "stages keep their numbers");
+        let mut steps: Vec<Vec<Step>> = self.pipelines.iter().map(|pipeline| pipeline.steps.clone()).collect();
+        let mut names = self.pipeline_names.clone();
+        let mut now = BTreeMap::new();
+        for (name, new) in pipelines {
+            assert!(!new.is_empty(), "pipeline {name} has steps");
+            let number = names.len();
+            names.push(name.clone());
+            steps.push(new);
+            assert!(now.insert(name.clone(), Path::Pipeline(number as u32)).is_none(), "two things named {name}");
+        }
+        let ids = (0..stages.len() as u32).map(StageId);
+        let alone: Vec<(Step, StageId)> = ids.map(|id| (Step::Stage(id), id)).collect();
+        for (stage, (_, id)) in stages.iter().zip(&alone).filter(|(stage, _)| !stage.functions && !stage.hidden) {
+            // A stage that is gone gives way to a pipeline of its name.
+            now.entry(stage.name.clone()).or_insert(Path::Stage(*id));
+        }
+        let reach: Vec<Vec<StageId>> = (0..steps.len()).map(|number| reach(&steps, number, stages.len())).collect();
+        let pipelines = steps.into_iter().zip(reach).map(|(steps, reach)| Pipeline { steps, reach }).collect();
+        Topology { stages, alone, pipelines, pipeline_names: names, names: now, max_hops }
+    }
+
+    /// How many pipelines there are, those of earlier plans among them.
+    pub fn pipelines(&self) -> u32 {
+        self.pipelines.len() as u32
     }
 
     /// All stages, in the order of their ids.

@@ -20,6 +20,7 @@ use crate::http::REQUEST_ID;
 use crate::listener::{BoundListener, Bounds, Link, Listening, Timeouts, serve};
 use crate::node::Node;
 use crate::problem::{self, ProblemView};
+use crate::spoken::API;
 
 /// The content type of the metrics.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -48,14 +49,14 @@ impl<N: Node> ApiDoor<N> {
 
     /// Serves a listener.
     pub fn serve(self: Arc<Self>, listener: BoundListener, timeouts: Timeouts) -> Listening {
-        let bounds = Bounds { timeouts, headers: HEADERS, connections: CONNECTIONS, http2: true };
+        let bounds = Bounds { timeouts, headers: HEADERS, connections: CONNECTIONS, http2: API };
         let node = self.node.clone();
         let unparsed = move |status| problem::unparsed(&*node, status, HEADERS);
         serve(listener, bounds, unparsed, move |link| Connected { door: self.clone(), link })
     }
 
     fn answer(&self, head: &Parts, link: &Link) -> Response<AnswerBody> {
-        let kept = Kept { _busy: Some(link.busy()) };
+        let kept = Kept { busy: Some(link.busy()) };
         match self.dispatch(head) {
             Ok((status, content_type, body)) => respond(status, content_type, body.into(), kept),
             Err(problem) => {
@@ -79,7 +80,7 @@ impl<N: Node> ApiDoor<N> {
 
     /// Answers a gRPC call; what is refused here is refused in its terms.
     async fn answer_grpc(&self, request: Request<Incoming>, link: &Link) -> Response<AnswerBody> {
-        let kept = Kept { _busy: Some(link.busy()) };
+        let kept = Kept { busy: Some(link.busy()) };
         let (head, body) = request.into_parts();
         let open = Grpc::<N>::is_open(head.uri.path());
         let allowed = self.check_origin(&head).and_then(|()| if open { Ok(()) } else { self.check_token(&head) });
@@ -113,17 +114,10 @@ impl<N: Node> ApiDoor<N> {
 
     fn readiness(&self) -> (StatusCode, &'static str, String) {
         let health = self.node.health();
-        let state = |state: &str| health.stages.iter().any(|stage| stage.state == state);
-        let why = match health.ready {
-            true => "ready",
-            false if health.draining => Code::Draining.name(),
-            false if state("broken") => Code::StageBroken.name(),
-            false => "starting",
-        };
         let stages: serde_json::Map<_, _> =
             health.stages.iter().map(|stage| (stage.name.clone(), json!(stage.state))).collect();
         let status = if health.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        (status, "application/json", json!({"state": why, "stages": stages}).to_string() + "\n")
+        (status, "application/json", json!({"state": health.word(), "stages": stages}).to_string() + "\n")
     }
 
     /// A web page that a browser shows must not reach the API, neither by a name that it made point here nor by a form.

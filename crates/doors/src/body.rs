@@ -11,10 +11,15 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
+use crate::gzip::{self, Gzip};
 use crate::listener::Busy;
+use crate::streamed::Streamed;
 
 /// Bodies up to this size are copied out of the connection's buffer.
 const COPY: usize = 16 * 1024;
+
+/// How much of an answer is handed over at a time where only that shows how it gets on.
+const PIECE: usize = 64 * 1024;
 
 /// Memory for a body is set aside in steps of this many bytes.
 const STEP: u64 = 64 * 1024;
@@ -125,19 +130,23 @@ fn too_large(limits: BodyLimits, said: Option<u64>) -> Problem {
 /// The body of an answer. Holds on to whatever must live until its last byte is handed over.
 pub(crate) struct AnswerBody {
     content: Content,
-    _kept: Kept,
+    kept: Kept,
 }
 
 enum Content {
     Whole(Option<Bytes>),
     /// The messages of a gRPC call, as they come.
     Messages(tonic::body::Body),
+    /// The chunks of an answer, as they come.
+    Chunks(Streamed),
+    /// Either of these, compressed.
+    Gzip(Box<Gzip>),
 }
 
 /// What lives as long as an answer's body.
 #[derive(Default)]
 pub(crate) struct Kept {
-    pub(crate) _busy: Option<Busy>,
+    pub(crate) busy: Option<Busy>,
 }
 
 /// Bytes, and the memory that is set aside for them.
@@ -154,12 +163,28 @@ impl AsRef<[u8]> for Held {
 
 impl AnswerBody {
     pub(crate) fn new(bytes: Bytes, kept: Kept) -> AnswerBody {
-        AnswerBody { content: Content::Whole(Some(bytes).filter(|bytes| !bytes.is_empty())), _kept: kept }
+        AnswerBody { content: Content::Whole(Some(bytes).filter(|bytes| !bytes.is_empty())), kept }
     }
 
     /// The messages of a gRPC call.
     pub(crate) fn messages(body: tonic::body::Body, kept: Kept) -> AnswerBody {
-        AnswerBody { content: Content::Messages(body), _kept: kept }
+        AnswerBody { content: Content::Messages(body), kept }
+    }
+
+    /// The chunks of an answer.
+    pub(crate) fn chunks(streamed: Streamed, kept: Kept) -> AnswerBody {
+        AnswerBody { content: Content::Chunks(streamed), kept }
+    }
+
+    /// The same, compressed.
+    pub(crate) fn compressed(self) -> AnswerBody {
+        let content = match self.content {
+            Content::Whole(Some(bytes)) if bytes.len() <= gzip::SLICE => Content::Whole(Some(gzip::at_once(&bytes))),
+            Content::Whole(Some(bytes)) => Content::Gzip(Box::new(Gzip::whole(bytes))),
+            Content::Chunks(streamed) => Content::Gzip(Box::new(Gzip::chunks(streamed))),
+            other => other,
+        };
+        AnswerBody { content, ..self }
     }
 
     /// A body whose memory stays set aside until its last byte is with the client, if it is large enough to matter.
@@ -171,21 +196,49 @@ impl AnswerBody {
     }
 }
 
+/// Takes the next piece of a body.
+fn next_of(bytes: &mut Option<Bytes>, most: usize) -> Option<Bytes> {
+    match bytes {
+        Some(rest) if rest.len() > most => Some(rest.split_to(most)),
+        _ => bytes.take(),
+    }
+}
+
 impl Body for AnswerBody {
     type Data = Bytes;
     type Error = tonic::Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
-        match &mut self.content {
-            Content::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Content::Messages(body) => Pin::new(body).poll_frame(cx),
+        let AnswerBody { content, kept: Kept { busy } } = &mut *self;
+        let polled = match content {
+            // A client may take its time over these: it may be a script that is suspended.
+            Content::Messages(body) => return Pin::new(body).poll_frame(cx),
+            Content::Whole(bytes) => {
+                busy.as_ref().inspect(|busy| busy.is_asked());
+                let pieces = busy.as_ref().is_some_and(Busy::wants_pieces);
+                Poll::Ready(next_of(bytes, if pieces { PIECE } else { usize::MAX }).map(|bytes| Ok(Frame::data(bytes))))
+            }
+            Content::Chunks(streamed) => {
+                busy.as_ref().inspect(|busy| busy.is_asked());
+                streamed.poll_frame(cx)
+            }
+            Content::Gzip(gzip) => {
+                busy.as_ref().inspect(|busy| busy.is_asked());
+                gzip.poll_frame(cx)
+            }
+        };
+        if matches!(polled, Poll::Ready(Some(Ok(_)))) {
+            busy.as_ref().inspect(|busy| busy.gave());
         }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.content {
             Content::Whole(bytes) => bytes.is_none(),
             Content::Messages(body) => body.is_end_stream(),
+            Content::Chunks(streamed) => streamed.has_ended(),
+            Content::Gzip(gzip) => gzip.has_ended(),
         }
     }
 
@@ -193,6 +246,7 @@ impl Body for AnswerBody {
         match &self.content {
             Content::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Content::Messages(body) => body.size_hint(),
+            Content::Chunks(_) | Content::Gzip(_) => SizeHint::default(),
         }
     }
 }

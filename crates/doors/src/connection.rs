@@ -7,10 +7,11 @@ use std::io;
 use std::os::fd::RawFd;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::task::AbortHandle;
 
@@ -31,6 +32,8 @@ pub struct Timeouts {
 const IDLE: u8 = 0;
 const HEAD: u8 = 1;
 const BUSY: u8 = 2;
+/// How many bytes are no more than a frame of HTTP/2 that carries nothing of an answer.
+const ASKED: usize = 64;
 
 /// The state that a connection shares with its sweeper. Times are in ticks of the sweeper's clock.
 #[derive(Debug, Default)]
@@ -46,6 +49,9 @@ pub(crate) struct Connection {
     answering: AtomicBool,
     /// Bytes that the client had not taken at the last look.
     untaken: AtomicU32,
+    /// Since when each answer waits for its client to take what there is, 0 while it does not. Only of requests side by side:
+    /// otherwise the socket shows it.
+    waiting: Mutex<Vec<Arc<AtomicU32>>>,
     abort: OnceLock<AbortHandle>,
     /// The socket, for as long as it is open.
     socket: Mutex<Option<RawFd>>,
@@ -86,6 +92,34 @@ impl Connection {
     /// Requests come side by side on this connection.
     pub(crate) fn set_multiplexed(&self) {
         self.multiplexed.store(true, Ordering::Relaxed);
+    }
+
+    fn is_multiplexed(&self) -> bool {
+        self.multiplexed.load(Ordering::Relaxed)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Vec<Arc<AtomicU32>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An answer that may have to wait for its client, if requests come side by side.
+    pub(crate) fn add_waiting(&self) -> Option<Arc<AtomicU32>> {
+        self.is_multiplexed().then(|| {
+            let since = Arc::new(AtomicU32::new(0));
+            self.waiting().push(since.clone());
+            since
+        })
+    }
+
+    /// That answer is handed over, or nobody wants it any more.
+    pub(crate) fn remove_waiting(&self, since: &Arc<AtomicU32>) {
+        self.waiting().retain(|other| !Arc::ptr_eq(other, since));
+    }
+
+    /// Whether an answer has waited for its client for too long.
+    fn has_stalled(&self, tick: u32, limits: &TickLimits) -> bool {
+        let late = |since: u32| since != 0 && tick.saturating_sub(since) > limits.stalled;
+        self.is_multiplexed() && self.waiting().iter().any(|since| late(since.load(Ordering::Relaxed)))
     }
 
     fn is_idle(&self) -> bool {
@@ -132,6 +166,9 @@ impl Connection {
         let stalled = self.stalled_since.load(Ordering::Relaxed);
         if stalled != 0 {
             return tick.saturating_sub(stalled) > limits.stalled;
+        }
+        if self.has_stalled(tick, limits) {
+            return true;
         }
         match self.phase.load(Ordering::Relaxed) {
             IDLE => spent > limits.idle,
@@ -192,6 +229,8 @@ pub(crate) struct Watched<S> {
     shared: Arc<Shared>,
     connection: Arc<Connection>,
     instead: Option<Instead>,
+    /// What was read before, and is to be read again.
+    again: Bytes,
 }
 
 /// What is written in place of the library's own answer.
@@ -205,7 +244,12 @@ struct Instead {
 impl<S> Watched<S> {
     pub(crate) fn new(stream: S, socket: RawFd, shared: Arc<Shared>, connection: Arc<Connection>) -> Watched<S> {
         connection.set_socket(Some(socket));
-        Watched { stream, shared, connection, instead: None }
+        Watched { stream, shared, connection, instead: None, again: Bytes::new() }
+    }
+
+    /// What has been read is read again.
+    pub(crate) fn put_back(&mut self, bytes: Bytes) {
+        self.again = bytes;
     }
 }
 
@@ -217,9 +261,18 @@ impl<S> Drop for Watched<S> {
 }
 
 impl<S: Read + Unpin> Read for Watched<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.again.is_empty() {
+            let count = self.again.len().min(buffer.remaining());
+            buffer.put_slice(&self.again.split_to(count));
+            return Poll::Ready(Ok(()));
+        }
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if read.is_ready() && self.connection.is_idle() && !self.connection.multiplexed.load(Ordering::Relaxed) {
+        if read.is_ready() && self.connection.is_idle() && !self.connection.is_multiplexed() {
             self.connection.enter(HEAD, self.shared.clock.now());
         }
         read
@@ -227,7 +280,7 @@ impl<S: Read + Unpin> Read for Watched<S> {
 }
 
 impl<S: Write + Unpin> Watched<S> {
-    fn noted<T>(&self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn noted(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         let stalled = &self.connection.stalled_since;
         let was_stalled = stalled.load(Ordering::Relaxed) != 0;
         match &written {
@@ -237,6 +290,13 @@ impl<S: Write + Unpin> Watched<S> {
                     // Only now has the client its answer.
                     self.connection.enter(IDLE, self.shared.clock.now());
                 }
+            }
+            // On HTTP/2 an answer waits for its client without the socket showing it. What is written is progress, unless it is
+            // as little as what the library writes to ask whether the client is there.
+            Poll::Ready(Ok(count))
+                if *count > ASKED && self.connection.is_multiplexed() && self.connection.is_idle() =>
+            {
+                self.connection.enter(IDLE, self.shared.clock.now());
             }
             Poll::Pending if !was_stalled => stalled.store(self.shared.clock.now(), Ordering::Relaxed),
             Poll::Ready(_) | Poll::Pending => {}
@@ -308,7 +368,11 @@ impl<S: Write + Unpin> Write for Watched<S> {
         if flushed.is_ready() && self.connection.phase.load(Ordering::Relaxed) != BUSY {
             self.connection.answering.store(false, Ordering::Relaxed);
         }
-        self.noted(flushed)
+        match flushed {
+            Poll::Ready(Ok(())) => self.noted(Poll::Ready(Ok(0))).map_ok(|_| ()),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => self.noted(Poll::Pending).map_ok(|_| ()),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

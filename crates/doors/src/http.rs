@@ -3,83 +3,45 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use evener_core::{Answer, Code, FallbackOn, Path, Problem, Reply, RequestId};
-use evener_protocol::frame::PART;
+use evener_core::{Answer, Code, FallbackOn, Problem, Reply, RequestId};
 use evener_protocol::{Content, Value};
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
-use percent_encoding::percent_decode_str;
 
 use crate::body::{AnswerBody, BodyLimits, Kept, collect};
+use crate::cors;
+use crate::gzip;
+use crate::head;
 use crate::listener::{BoundListener, Bounds, Link, Listening, Timeouts, serve};
-use crate::node::{Answered, Node, Parcel, Ticket};
+use crate::node::{Answered, Arrival, Node, Parcel, Ticket};
 use crate::origin::Origin;
 use crate::problem::{self, ProblemView};
+use crate::route::{Refused, Route, RouteError, RouteTarget, Routes};
+use crate::spoken::PUBLIC;
+use crate::stream::Chunks;
+use crate::streamed::{Form, Streamed, accepts_events};
 
 /// Every answer carries the request's id in this header.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("evener-request-id");
 /// An answer that is the route's fallback says so in this header; its value is the code of the problem.
 pub const FALLBACK: HeaderName = HeaderName::from_static("evener-fallback");
 
-/// What the first stage behind a route gets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Input {
-    /// The request for GET, HEAD and DELETE; the body for all other methods.
-    #[default]
-    Auto,
-    /// The body.
-    Body,
-    /// The request.
-    Request,
-}
-
-/// One route.
-#[derive(Clone, Debug)]
-pub struct Route {
-    /// Its path, with `{parameters}`.
-    pub path: String,
-    /// The methods that it takes; `None` takes any.
-    pub methods: Option<Vec<Method>>,
-    /// Where its requests go.
-    pub target: Path,
-    /// How long its clients wait.
-    pub timeout: Duration,
-    /// What is answered in place of a problem: JSON.
-    pub fallback: Option<Bytes>,
-    /// Which problems that stands in for.
-    pub fallback_on: FallbackOn,
-    /// What the first stage gets.
-    pub input: Input,
-    /// What the body is taken for, whatever its content type says.
-    pub decode: Option<Content>,
-    /// The most bytes of a body.
-    pub body: u64,
-}
-
-/// Two routes that cannot stand side by side.
-#[derive(Debug, thiserror::Error)]
-#[error("the route `{path}` cannot be added: {source}")]
-pub struct RouteError {
-    path: String,
-    source: matchit::InsertError,
-}
-
 /// The door to the service's own routes.
 pub struct HttpDoor<N> {
     node: Arc<N>,
-    routes: matchit::Router<Vec<Route>>,
+    routes: RwLock<Arc<Routes>>,
     body_pause: Duration,
     headers: usize,
 }
 
 impl<N: Node> HttpDoor<N> {
-    /// A door with those routes. Routes of the same path share it, each with its own methods. At most `body_pause` may pass
+    /// A door with those routes. At most `body_pause` may pass
     /// between two pieces of a body, and a request's target and headers have at most `headers` bytes.
     pub fn new(
         node: Arc<N>,
@@ -87,23 +49,24 @@ impl<N: Node> HttpDoor<N> {
         body_pause: Duration,
         headers: usize,
     ) -> Result<HttpDoor<N>, RouteError> {
-        let mut by_path: Vec<(String, Vec<Route>)> = Vec::new();
-        for route in routes {
-            match by_path.iter_mut().find(|(path, _)| *path == route.path) {
-                Some((_, same)) => same.push(route),
-                None => by_path.push((route.path.clone(), vec![route])),
-            }
-        }
-        let mut router = matchit::Router::new();
-        for (path, routes) in by_path {
-            router.insert(path.clone(), routes).map_err(|source| RouteError { path, source })?;
-        }
-        Ok(HttpDoor { node, routes: router, body_pause, headers })
+        let routes = RwLock::new(Arc::new(Routes::new(routes)?));
+        Ok(HttpDoor { node, routes, body_pause, headers })
+    }
+
+    /// From now on requests go by those routes; those that are being served go on by the old ones.
+    pub fn replace_routes(&self, routes: Vec<Route>) -> Result<(), RouteError> {
+        let routes = Arc::new(Routes::new(routes)?);
+        *self.routes.write().unwrap_or_else(PoisonError::into_inner) = routes;
+        Ok(())
+    }
+
+    fn routes(&self) -> Arc<Routes> {
+        self.routes.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Serves a listener, with at most `most` connections at a time.
     pub fn serve(self: Arc<Self>, listener: BoundListener, timeouts: Timeouts, most: usize) -> Listening {
-        let bounds = Bounds { timeouts, headers: self.headers, connections: most, http2: false };
+        let bounds = Bounds { timeouts, headers: self.headers, connections: most, http2: PUBLIC };
         let (node, headers) = (self.node.clone(), self.headers);
         let unparsed = move |status| problem::unparsed(&*node, status, headers);
         serve(listener, bounds, unparsed, move |link| Connected { door: self.clone(), link })
@@ -112,9 +75,28 @@ impl<N: Node> HttpDoor<N> {
     async fn answer(&self, request: Request<Incoming>, link: &Link) -> Response<AnswerBody> {
         let busy = link.busy();
         let id = self.node.new_id();
-        let kept = Kept { _busy: Some(busy) };
-        match self.admit(request, link, id).await {
-            Ok((answered, fallback)) => self.render(id, answered, fallback, kept),
+        let kept = Kept { busy: Some(busy) };
+        let (head, body) = request.into_parts();
+        let events = accepts_events(&head.headers);
+        let routes = self.routes();
+        if let Some(headers) = preflight(&routes, &head) {
+            return self.value(id, StatusCode::NO_CONTENT, headers, Parcel::default(), kept);
+        }
+        let size = head::check_size(&head, self.headers).map_err(Refused::from);
+        let found = size.and_then(|size| routes.find(&head).map(|(route, params)| (route, params, size)));
+        let of_route = found.as_ref().ok().map(|(route, ..)| *route);
+        let told = of_route.and_then(|route| route.cors.as_ref()).map(|cors| cors.told(&head.headers));
+        let gzip = of_route.filter(|route| route.compression).map(|_| gzip::is_accepted(&head.headers));
+        let arrival = match found {
+            Ok((route, params, size)) => {
+                let origin = Origin::new(head, params, link.client.clone());
+                self.admit(route, origin, body, size, id).await.map(|arrival| (arrival, route.fallback.as_ref()))
+            }
+            Err(refused) => Err(refused),
+        };
+        let mut response = match arrival {
+            Ok((Arrival::Answer(answered), fallback)) => self.render(id, answered, fallback, kept),
+            Ok((Arrival::Stream { first, chunks }, _)) => self.stream(id, &first, chunks, events, kept),
             Err(Refused { problem, allow }) => {
                 let answered = self.node.refused(id, problem, FallbackOn::default());
                 let mut response = self.render(id, answered, None, kept);
@@ -123,24 +105,33 @@ impl<N: Node> HttpDoor<N> {
                 }
                 response
             }
+        };
+        if let Some(told) = told {
+            told.add_to(response.headers_mut());
+        }
+        match gzip {
+            Some(accepted) => gzip::compress(response, accepted),
+            None => response,
         }
     }
 
-    /// Finds the route, takes the body in, and waits for the node's answer.
-    async fn admit<'a>(
-        &'a self,
-        request: Request<Incoming>,
-        link: &Link,
+    /// Takes the body in, and waits for the node's answer.
+    async fn admit(
+        &self,
+        route: &Route,
+        origin: Origin,
+        body: Incoming,
+        size: usize,
         id: RequestId,
-    ) -> Result<(Answered, Option<&'a Bytes>), Refused> {
-        let (head, body) = request.into_parts();
+    ) -> Result<Arrival, Refused> {
         let began = Instant::now();
-        let size = self.check_size(&head)?;
-        let (route, params) = self.route(&head)?;
+        let path = match route.target {
+            RouteTarget::Path(path) => path,
+            RouteTarget::Health => return Ok(Arrival::Answer(self.health())),
+        };
         let limits = BodyLimits { size: route.body, pause: self.body_pause };
-        let (content, as_request) = (self.content(route, &head), self.as_request(route, &head.method));
-        let origin = Origin::new(head, params, link.client.clone());
-        check_origin(&origin, size)?;
+        let (content, as_request) = (self.content(route, origin.head()), route.wants_request(&origin.head().method));
+        head::check_origin(&origin, size)?;
         let collected = tokio::time::timeout(route.timeout, collect(body, limits, self.node.budget())).await;
         let collected = collected.unwrap_or_else(|_| {
             let detail = format!("the body was not whole within the route's timeout of {:?}", route.timeout);
@@ -149,7 +140,8 @@ impl<N: Node> HttpDoor<N> {
         let body = match collected {
             Ok(body) => body,
             Err(problem) => {
-                return Ok((self.node.refused(id, problem, route.fallback_on), route.fallback.as_ref()));
+                let answered = self.node.refused(id, problem, route.fallback_on);
+                return Ok(Arrival::Answer(answered));
             }
         };
         let value = match as_request {
@@ -158,61 +150,27 @@ impl<N: Node> HttpDoor<N> {
         };
         let ticket = Ticket {
             id,
-            path: route.target,
+            path,
             parcel: Parcel { value, held: body.held.map(Arc::new) },
             timeout: route.timeout.saturating_sub(began.elapsed()),
             fallback_on: route.fallback_on,
+            priority: route.priority,
+            flow: route.fairness.as_ref().map_or(0, |fairness| (fairness.0)(&origin)),
             as_request,
-            origin,
+            streams: true,
+            on_error: route.on_error,
+            origin: Some(origin),
         };
-        Ok((self.node.submit(ticket).await, route.fallback.as_ref()))
+        Ok(self.node.submit(ticket).await)
     }
 
-    /// The connection's buffer bounds a head roughly; this is the limit itself. Returns the size.
-    fn check_size(&self, head: &Parts) -> Result<usize, Problem> {
-        let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
-        let headers = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
-        let size = target + headers.sum::<usize>();
-        if size <= self.headers {
-            return Ok(size);
-        }
-        let detail = format!("the path and the headers have {size} bytes, and {} is the most", self.headers);
-        Err(Problem::new(Code::HeadersTooLarge, detail))
-    }
-
-    fn route(&self, head: &Parts) -> Result<(&Route, Params), Refused> {
-        let path = head.uri.path();
-        let Ok(found) = self.routes.at(path) else {
-            return Err(Problem::new(Code::NoRoute, format!("no route has the path {path}")).into());
-        };
-        let takes = |route: &&Route| route.methods.as_ref().is_none_or(|methods| methods.contains(&head.method));
-        // A route that takes GET takes HEAD as well: the same answer, without its body.
-        let takes_head = |route: &&Route| {
-            head.method == Method::HEAD && route.methods.as_ref().is_some_and(|methods| methods.contains(&Method::GET))
-        };
-        let routes = found.value;
-        let Some(route) = routes.iter().find(takes).or_else(|| routes.iter().find(takes_head)) else {
-            let mut methods: Vec<&str> =
-                routes.iter().filter_map(|route| route.methods.as_ref()).flatten().map(Method::as_str).collect();
-            methods.dedup();
-            let methods = methods.join(", ");
-            let detail = format!("{path} takes {methods}, not {}", head.method);
-            let allow = HeaderValue::from_str(&methods).ok();
-            return Err(Refused { problem: Problem::new(Code::MethodNotAllowed, detail), allow });
-        };
-        let params = found.params.iter().map(|(name, value)| match percent_decode_str(value).decode_utf8() {
-            Ok(value) => Ok((name.to_owned(), value.into_owned())),
-            Err(_) => Err(Problem::new(Code::BadRequest, format!("the path's `{name}` is not UTF-8 once decoded"))),
-        });
-        Ok((route, params.collect::<Result<_, _>>()?))
-    }
-
-    fn as_request(&self, route: &Route, method: &Method) -> bool {
-        match route.input {
-            Input::Request => true,
-            Input::Body => false,
-            Input::Auto => matches!(*method, Method::GET | Method::HEAD | Method::DELETE),
-        }
+    /// Whether the node is ready, as a load balancer asks it.
+    fn health(&self) -> Answered {
+        let health = self.node.health();
+        let bytes = serde_json::json!({"status": health.word()}).to_string().into();
+        let body = Parcel { value: Value { content: Content::Json, bytes }, held: None };
+        let headers = vec![(CACHE_CONTROL.as_str().to_owned(), "no-store".to_owned())];
+        Answer::Reply(Reply { status: if health.ready { 200 } else { 503 }, headers, body })
     }
 
     fn content(&self, route: &Route, head: &Parts) -> Content {
@@ -226,6 +184,8 @@ impl<N: Node> HttpDoor<N> {
         match answered {
             Answer::Value(parcel) => self.value(id, StatusCode::OK, HeaderMap::new(), parcel, kept),
             Answer::Reply(reply) => self.reply(id, reply, kept),
+            // A stream without chunks.
+            Answer::Ended => self.value(id, StatusCode::OK, HeaderMap::new(), Parcel::default(), kept),
             // Only calls of functions that were sent here come to this, and those come by the API.
             Answer::Raised(problem, _) => self.problem(id, &problem, kept),
             Answer::Fallback(problem) => {
@@ -237,6 +197,25 @@ impl<N: Node> HttpDoor<N> {
             }
             Answer::Problem(problem) => self.problem(id, &problem, kept),
         }
+    }
+
+    fn stream(&self, id: RequestId, first: &Content, chunks: Chunks, events: bool, kept: Kept) -> Response<AnswerBody> {
+        let form = Form::of(first, events);
+        let node = self.node.clone();
+        let write = move |problem: &Problem| {
+            let stage = problem.stage.map(|stage| node.stage_name(stage));
+            ProblemView::new(problem, id, stage.as_deref(), node.debug()).to_json()
+        };
+        let mut response = Response::new(AnswerBody::chunks(Streamed::new(chunks, form, Box::new(write)), kept));
+        let headers = response.headers_mut();
+        if let Some(value) = form.media_type().or_else(|| content_type(first)) {
+            headers.insert(CONTENT_TYPE, value);
+        }
+        if form == Form::Events {
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
+        headers.insert(REQUEST_ID, id_header(id));
+        response
     }
 
     fn value(
@@ -260,7 +239,7 @@ impl<N: Node> HttpDoor<N> {
     }
 
     fn reply(&self, id: RequestId, reply: Reply<Parcel>, kept: Kept) -> Response<AnswerBody> {
-        match reply_head(&reply) {
+        match head::of_reply(&reply) {
             Ok((status, headers)) => self.value(id, status, headers, reply.body, kept),
             Err(detail) => self.problem(id, &Problem::new(Code::ResultNotEncodable, detail), kept),
         }
@@ -268,7 +247,7 @@ impl<N: Node> HttpDoor<N> {
 
     fn problem(&self, id: RequestId, problem: &Problem, kept: Kept) -> Response<AnswerBody> {
         let stage = problem.stage.map(|stage| self.node.stage_name(stage));
-        let view = ProblemView::new(problem, id, stage, self.node.debug());
+        let view = ProblemView::new(problem, id, stage.as_deref(), self.node.debug());
         let mut response = Response::new(AnswerBody::new(view.to_json(), kept));
         *response.status_mut() = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let headers = response.headers_mut();
@@ -279,37 +258,6 @@ impl<N: Node> HttpDoor<N> {
         }
         response
     }
-}
-
-/// The parameters of a path, decoded.
-type Params = Vec<(String, String)>;
-
-/// A request that does not reach the node.
-struct Refused {
-    problem: Problem,
-    allow: Option<HeaderValue>,
-}
-
-impl From<Problem> for Refused {
-    fn from(problem: Problem) -> Refused {
-        Refused { problem, allow: None }
-    }
-}
-
-/// A head is larger as workers get it, as JSON, and must fit into one frame. One that is small as it comes always does: nothing
-/// grows more than fivefold.
-fn check_origin(origin: &Origin, size: usize) -> Result<(), Problem> {
-    const SMALL: usize = 32 * 1024;
-    const MOST: usize = PART - 4096;
-    if size <= SMALL {
-        return Ok(());
-    }
-    let size = serde_json::to_vec(origin).map_or(usize::MAX, |json| json.len());
-    if size <= MOST {
-        return Ok(());
-    }
-    let detail = format!("the path and the headers have {size} bytes as a worker gets them, and {MOST} is the most");
-    Err(Problem::new(Code::HeadersTooLarge, detail))
 }
 
 fn content_type(content: &Content) -> Option<HeaderValue> {
@@ -327,22 +275,11 @@ fn id_header(id: RequestId) -> HeaderValue {
     HeaderValue::from_str(&id.to_string()).unwrap_or(HeaderValue::from_static(""))
 }
 
-/// Headers that belong to one connection and not to the answer: the node sets them itself.
-const OF_THE_CONNECTION: [&str; 7] =
-    ["connection", "content-length", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"];
-
-fn reply_head(reply: &Reply<Parcel>) -> Result<(StatusCode, HeaderMap), String> {
-    let status = StatusCode::from_u16(reply.status).map_err(|_| format!("{} is no HTTP status", reply.status))?;
-    let mut headers = HeaderMap::new();
-    for (name, value) in &reply.headers {
-        let header = HeaderName::try_from(name).map_err(|_| format!("Response.headers: {name:?} is no header name"))?;
-        let value = HeaderValue::try_from(value)
-            .map_err(|_| format!("Response.headers[{name:?}]: the value cannot stand in a header"))?;
-        if !OF_THE_CONNECTION.contains(&header.as_str()) {
-            headers.append(header, value);
-        }
-    }
-    Ok((status, headers))
+/// The headers of the answer to a browser that asks what a page of another origin may do.
+fn preflight(routes: &Routes, head: &Parts) -> Option<HeaderMap> {
+    let method = cors::asked(head)?;
+    let cors = routes.cors(head.uri.path(), &method)?;
+    Some(cors.preflight(&head.headers, &method))
 }
 
 /// The door, for one connection.
@@ -356,11 +293,16 @@ impl<N: Node> hyper::service::Service<Request<Incoming>> for Connected<N> {
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let (door, link) = (self.door.clone(), self.link.clone());
+        let multiplexed = request.version() == Version::HTTP_2;
+        if multiplexed {
+            link.connection.set_multiplexed();
+            head::as_in_http1(&mut request);
+        }
         Box::pin(async move {
             let mut response = door.answer(request, &link).await;
-            if link.is_draining() {
+            if link.is_draining() && !multiplexed {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Ok(response)

@@ -7,21 +7,31 @@
 pub mod api;
 mod body;
 pub mod connection;
+mod cors;
 mod grpc;
+mod gzip;
+mod head;
 pub mod http;
 pub mod listener;
 pub mod node;
 mod origin;
 mod problem;
+mod route;
 mod session;
 mod socket;
+mod spoken;
+pub mod stream;
+mod streamed;
+pub mod triggers;
 
 pub use api::ApiDoor;
-pub use http::{HttpDoor, Input, Route};
+pub use cors::Cors;
+pub use http::HttpDoor;
 pub use listener::{BoundListener, Listening, Timeouts};
 pub use node::{
-    Answered, CallTicket, Called, Caller, Function, Health, Node, Parcel, PoolView, StageHealth, Stream, Ticket,
-    WorkerView,
+    Answered, Arrival, CallTicket, Called, Caller, Function, Health, Node, Parcel, PoolView, StageHealth, Stream,
+    Ticket, WorkerView,
 };
 pub use origin::Origin;
 pub use problem::ProblemView;
+pub use route::{Fairness, Input, Route, RouteError, RouteTarget};

@@ -6,41 +6,25 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
 use hyper::service::Service;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 
 pub use crate::connection::Timeouts;
 use crate::connection::{Connection, Presence, TickClock, TickLimits, Watched};
+use crate::spoken::{Http2, Spoken};
 
 /// How often connections are looked at.
 const SWEEP: Duration = Duration::from_millis(250);
-/// The most headers of a request.
-const HEADERS: usize = 256;
-/// The most requests side by side on one HTTP/2 connection.
-const STREAMS: u32 = 256;
-/// How many bytes an HTTP/2 client may send ahead of what was taken, on one stream and in all.
-const WINDOW: u32 = 16 << 20;
-/// The most bytes of one HTTP/2 frame. Large frames make large payloads cheap.
-const FRAME: u32 = (1 << 20) + (64 << 10);
-/// How often an HTTP/2 client that says nothing is asked whether it is there, and how long it has for an answer. A process that a
-/// client has forked keeps its connection open, so its end alone does not show.
-const ASK_EVERY: Duration = Duration::from_secs(30);
-/// A client may be suspended for a while.
-const ANSWER_WITHIN: Duration = Duration::from_secs(600);
 /// How many bytes may be under way on a Unix socket.
 const SOCKET_BUFFER: usize = 1 << 20;
-/// How many bytes of an answer may wait to be written on an HTTP/2 stream.
-const SEND_BUFFER: usize = 2 << 20;
 /// How long to wait after an `accept` that failed, for instance for want of descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
@@ -101,7 +85,8 @@ impl Link {
     /// From now on the connection is busy with a request; until the guard is dropped.
     pub(crate) fn busy(&self) -> Busy {
         self.connection.request_began();
-        Busy { shared: self.shared.clone(), connection: self.connection.clone() }
+        let waiting = self.connection.add_waiting();
+        Busy { shared: self.shared.clone(), connection: self.connection.clone(), waiting }
     }
 }
 
@@ -109,10 +94,36 @@ impl Link {
 pub(crate) struct Busy {
     shared: Arc<Shared>,
     connection: Arc<Connection>,
+    /// Since when its answer waits for the client; see [`Connection::add_waiting`].
+    waiting: Option<Arc<AtomicU32>>,
+}
+
+impl Busy {
+    /// A piece of the answer is handed over; now it is the client who lets the next one wait.
+    pub(crate) fn gave(&self) {
+        if let Some(waiting) = &self.waiting {
+            waiting.store(self.shared.clock.now(), Ordering::Relaxed);
+        }
+    }
+
+    /// The client has room for the next piece.
+    pub(crate) fn is_asked(&self) {
+        if let Some(waiting) = &self.waiting {
+            waiting.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the answer must show in pieces how it gets on.
+    pub(crate) fn wants_pieces(&self) -> bool {
+        self.waiting.is_some()
+    }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
+        if let Some(waiting) = &self.waiting {
+            self.connection.remove_waiting(waiting);
+        }
         self.connection.request_ended(self.shared.clock.now());
     }
 }
@@ -177,55 +188,7 @@ pub(crate) struct Bounds {
     pub(crate) headers: usize,
     /// The most connections that are open at a time; further ones wait to be accepted.
     pub(crate) connections: usize,
-    /// Whether clients may speak HTTP/2 as well.
-    pub(crate) http2: bool,
-}
-
-/// What is spoken on a connection.
-#[derive(Clone)]
-enum Spoken {
-    Http1(http1::Builder),
-    /// Whichever of the two the client begins with.
-    Either(auto::Builder<TokioExecutor>),
-}
-
-impl Spoken {
-    fn new(bounds: &Bounds) -> Spoken {
-        // A head that is a little over the limit shall reach the service, which says what is wrong; one that does not fit here
-        // gets a bare 431. The library's smallest buffer is 8 KiB.
-        let buffer = bounds.headers.saturating_mul(2).max(64 * 1024);
-        if !bounds.http2 {
-            let mut http = http1::Builder::new();
-            http.max_buf_size(buffer).max_headers(HEADERS);
-            return Spoken::Http1(http);
-        }
-        let mut http = auto::Builder::new(TokioExecutor::new());
-        http.http1().max_buf_size(buffer).max_headers(HEADERS);
-        http.http2()
-            .max_header_list_size(u32::try_from(bounds.headers).unwrap_or(u32::MAX))
-            .max_concurrent_streams(STREAMS)
-            .initial_stream_window_size(WINDOW)
-            .initial_connection_window_size(WINDOW)
-            .max_frame_size(FRAME)
-            .max_send_buf_size(SEND_BUFFER)
-            .keep_alive_interval(ASK_EVERY)
-            .keep_alive_timeout(ANSWER_WITHIN)
-            .timer(TokioTimer::new());
-        Spoken::Either(http)
-    }
-
-    async fn serve<I, S>(self, stream: I, service: S) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
-    where
-        I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
-        S: Service<hyper::Request<Incoming>, Response = hyper::Response<crate::body::AnswerBody>> + Send + 'static,
-        S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-        S::Future: Send + 'static,
-    {
-        match self {
-            Spoken::Http1(http) => http.serve_connection(stream, service).await.map_err(Into::into),
-            Spoken::Either(http) => http.serve_connection(stream, service).await,
-        }
-    }
+    pub(crate) http2: Http2,
 }
 
 /// Serves every connection that comes with a service of its own, made by `service`. A head that cannot be parsed gets the

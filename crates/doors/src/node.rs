@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use evener_core::{
-    Answer, Budget, FallbackOn, Path, Problem, RequestId, RequestKey, Reservation, StageId, Terms, Withdrawal,
+    Answer, Budget, Code, FallbackOn, Path, Problem, RequestId, RequestKey, Reservation, StageId, Terms, Withdrawal,
 };
-use evener_protocol::Value;
+use evener_protocol::{Content, Value};
 
 use crate::origin::Origin;
+use crate::stream::Chunks;
 
 /// A payload on its way through the node, and the memory that is set aside for it. The memory is given back when the last
 /// copy is dropped.
@@ -37,14 +38,36 @@ pub struct Ticket {
     pub timeout: Duration,
     /// Which problems the route's fallback stands in for.
     pub fallback_on: FallbackOn,
+    /// Who goes first where requests wait: the higher.
+    pub priority: i8,
     /// Whether the first stage gets the request instead of its body.
     pub as_request: bool,
-    /// The request, for workers that ask.
-    pub origin: Origin,
+    /// Whose requests take turns with those of others; 0 is nobody's.
+    pub flow: u16,
+    /// Whether the client takes an answer in chunks.
+    pub streams: bool,
+    /// The way that it takes instead of failing.
+    pub on_error: Option<Path>,
+    /// The request, for workers that ask. `None` if it came from elsewhere, as those of triggers do.
+    pub origin: Option<Origin>,
 }
 
 /// A request's one answer.
 pub type Answered = Answer<Parcel>;
+
+/// What comes of a request that was let in.
+#[derive(Debug)]
+pub enum Arrival {
+    /// Its whole answer.
+    Answer(Answered),
+    /// The beginning of an answer that comes in chunks.
+    Stream {
+        /// What the first of them is.
+        first: Content,
+        /// All of them.
+        chunks: Chunks,
+    },
+}
 
 /// A function that was sent here, for as long as somebody may call it.
 #[derive(Debug)]
@@ -168,13 +191,25 @@ pub struct Health {
     pub stages: Vec<StageHealth>,
 }
 
+impl Health {
+    /// How it stands, in a word: `ready`, `draining`, `stage-broken` or `starting`.
+    pub fn word(&self) -> &'static str {
+        match self.ready {
+            true => "ready",
+            false if self.draining => Code::Draining.name(),
+            false if self.stages.iter().any(|stage| stage.state == "broken") => Code::StageBroken.name(),
+            false => "starting",
+        }
+    }
+}
+
 /// The node behind a door.
 pub trait Node: Send + Sync + 'static {
     /// A fresh id, its last 20 bits zero.
     fn new_id(&self) -> RequestId;
 
     /// Lets a request in and waits for its answer. Dropping the future tells the node that the client went away.
-    fn submit(&self, ticket: Ticket) -> impl Future<Output = Answered> + Send;
+    fn submit(&self, ticket: Ticket) -> impl Future<Output = Arrival> + Send;
 
     /// The answer to a request that cannot be let in: the problem, or the fallback that stands in for it.
     fn refused(&self, id: RequestId, problem: Problem, fallback_on: FallbackOn) -> Answered;
@@ -183,7 +218,7 @@ pub trait Node: Send + Sync + 'static {
     fn budget(&self) -> &Budget;
 
     /// A stage's name.
-    fn stage_name(&self, stage: StageId) -> &str;
+    fn stage_name(&self, stage: StageId) -> String;
 
     /// Whether causes are shown to clients.
     fn debug(&self) -> bool;

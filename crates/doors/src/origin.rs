@@ -1,5 +1,6 @@
 //! An HTTP request as workers see it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::request::Parts;
@@ -18,6 +19,32 @@ impl Origin {
     /// The head of a request, what its path's parameters are, and the client's address.
     pub fn new(head: Parts, params: Vec<(String, String)>, client: Arc<str>) -> Origin {
         Origin { head: Box::new(head), params, client }
+    }
+
+    /// The request's method.
+    pub fn method(&self) -> &str {
+        self.head.method.as_str()
+    }
+
+    /// The first value of a parameter of the query, decoded.
+    pub fn query(&self, name: &str) -> Option<Cow<'_, str>> {
+        let mut pairs = form_urlencoded::parse(self.head.uri.query()?.as_bytes());
+        pairs.find(|(other, _)| other == name).map(|(_, value)| value)
+    }
+
+    /// The value of a parameter of the path.
+    pub fn param(&self, name: &str) -> Option<&str> {
+        self.params.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The value of a header, if it is plain text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.headers.get(name)?.to_str().ok()
+    }
+
+    /// The head of the request.
+    pub(crate) fn head(&self) -> &Parts {
+        &self.head
     }
 
     /// The value of the `traceparent` header, if it is there and plain text.

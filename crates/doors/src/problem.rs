@@ -32,6 +32,7 @@ pub struct ProblemView<'a> {
 enum CauseView<'a> {
     Raised { r#type: &'a str, message: &'a str, traceback: &'a str },
     Died(&'a str),
+    Said(&'a str),
 }
 
 impl<'a> ProblemView<'a> {
@@ -40,6 +41,7 @@ impl<'a> ProblemView<'a> {
         let cause = problem.cause.as_ref().filter(|_| debug).map(|cause| match cause {
             Cause::Raised { name, message, traceback } => CauseView::Raised { r#type: name, message, traceback },
             Cause::Died(certificate) => CauseView::Died(certificate),
+            Cause::Said(words) => CauseView::Said(words),
         });
         ProblemView {
             r#type: format!("urn:evener:error:{}", problem.code.name()),

@@ -174,9 +174,9 @@ impl<N: Node> Caller for Session<N> {
     fn answered(&self, number: u64, called: Called) {
         let stage = match &called.answer {
             Answered::Problem(problem) | Answered::Fallback(problem) => problem.stage,
-            Answered::Value(_) | Answered::Reply(_) | Answered::Raised(..) => None,
+            Answered::Value(_) | Answered::Reply(_) | Answered::Ended | Answered::Raised(..) => None,
         };
-        let stage = stage.map(|stage| self.node.stage_name(stage).to_owned()).unwrap_or_default();
+        let stage = stage.map(|stage| self.node.stage_name(stage)).unwrap_or_default();
         let withdrawals = {
             let mut state = self.state();
             if state.calls.remove(&number).is_none() {
@@ -426,6 +426,7 @@ impl<N: Node> Intake<N> {
             function,
             group: call.group,
             terms: Terms {
+                flow: 0,
                 retries: Some(call.retries),
                 timeout: Some(timeout),
                 function: None,

@@ -40,7 +40,7 @@ pub(crate) fn of_job(told: &Told<'_>, value: &Value) -> Vec<u8> {
         return Vec::new();
     }
     let origin = match told.waiter {
-        Some(Waiter::Request { origin, .. }) => Some(origin),
+        Some(Waiter::Request { origin, .. }) => origin.as_deref(),
         Some(Waiter::Call(_)) | None => None,
     };
     let extension = Extension {

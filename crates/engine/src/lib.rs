@@ -5,7 +5,9 @@
 //! itself, or print to a terminal.
 
 mod clock;
+mod command;
 pub mod config;
+mod errand;
 mod extension;
 mod functions;
 mod gather;
@@ -14,29 +16,34 @@ mod listen;
 mod local;
 mod metrics;
 mod node;
+mod program;
+mod recovery;
+mod registry;
+mod roster;
 mod wiring;
 
 use std::io;
-use std::num::NonZero;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use evener_doors::triggers::{BadSchedule, TriggerDoor};
 use evener_doors::{ApiDoor, HttpDoor, Listening, Timeouts};
 use evener_supervisor::interpreter::{Interpreter, NotFound};
 use evener_supervisor::runtime_dir::{RuntimeDir, RuntimeDirError};
-use evener_supervisor::slot::Slot;
 use evener_supervisor::warden::Wardens;
 use thiserror::Error;
-use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 
 use crate::config::Service;
-pub use evener_supervisor::warden::serve as serve_warden;
 
 pub use crate::listen::ListenError;
 pub use crate::node::Node;
 use crate::node::Setup;
+pub use crate::program::{serve_if_warden, this_program};
+pub use crate::registry::{Done, Job, Registry};
+use crate::roster::Roster;
 use crate::wiring::Crew;
 
 /// How long the last answers may take to reach their clients once the node is drained.
@@ -54,12 +61,29 @@ pub enum StartError {
     /// The private runtime folder cannot be used.
     #[error(transparent)]
     Folder(#[from] RuntimeDirError),
+    /// A trigger's times that were good when the service file was read are not any more.
+    #[error("a trigger cannot be set: {0}")]
+    Trigger(#[from] BadSchedule),
     /// Two routes cannot stand side by side.
     #[error(transparent)]
-    Route(#[from] evener_doors::http::RouteError),
+    Route(#[from] evener_doors::RouteError),
     /// A jq program that was good when the service file was read does not compile any more.
     #[error("a jq program cannot be compiled: {0}")]
     Filter(#[from] jq::JqError),
+    /// A stage names a Rust function that this program does not have.
+    #[error(
+        "stage `{stage}` is the Rust function `{function}`, which this program does not have{}",
+        if known.is_empty() { "; only a program that embeds the node has some".to_owned() }
+        else { format!("; it has {}", known.join(", ")) }
+    )]
+    NoFunction {
+        /// The stage.
+        stage: String,
+        /// What it names.
+        function: String,
+        /// The functions that there are.
+        known: Vec<String>,
+    },
     /// A listener that is open cannot say where.
     #[error("a listener has no address: {0}")]
     Address(#[from] io::Error),
@@ -80,25 +104,34 @@ pub struct Running {
     addresses: Vec<Address>,
     interpreters: Vec<(String, Interpreter)>,
     doors: Vec<Listening>,
-    slots: JoinSet<()>,
+    roster: JoinHandle<()>,
     stop: watch::Sender<bool>,
+    stop_triggers: watch::Sender<bool>,
     wardens: Arc<Wardens>,
     timekeeper: JoinHandle<()>,
     drain: Duration,
+    triggers: Arc<TriggerDoor<Node>>,
 }
 
-/// Starts a node. `warden` is the command that runs [`serve_warden`]; the binary does that in a mode of
-/// its own. Must be called within a Tokio runtime.
+/// Starts a node. `warden` is the command that serves as its warden: [`this_program`], if `main` begins with
+/// [`serve_if_warden`]. Must be called within a Tokio runtime.
 ///
 /// Returns once the doors are open; workers warm up after that, and requests wait for them.
 pub async fn start(service: Service, warden: fn() -> Command) -> Result<Running, StartError> {
+    start_with(service, &Registry::new(), warden).await
+}
+
+/// The same for a program with Rust functions of its own, which stages of kind `rust` name.
+pub async fn start_with(service: Service, registry: &Registry, warden: fn() -> Command) -> Result<Running, StartError> {
     let folder = Arc::new(RuntimeDir::open()?);
+    let service = Arc::new(service);
     let interpreters = wiring::interpreters(&service)?;
     let crews = wiring::crews(&service);
     let topology = Arc::new(wiring::topology(&service));
     let mut wanted: Vec<u32> = crews.iter().map(Crew::wanted).collect();
     // Hidden stages have no processes.
     wanted.resize(topology.stages().len(), 0);
+    let (orders, obeyed) = mpsc::unbounded_channel();
     let node = Node::new(Setup {
         topology,
         memory: service.limits.memory,
@@ -106,31 +139,35 @@ pub async fn start(service: Service, warden: fn() -> Command) -> Result<Running,
         wanted: wanted.clone(),
         pools: wiring::pools(&service, &interpreters),
         output: crews.iter().map(Crew::output).collect(),
+        keys: wiring::keys(&service)?,
+        orders,
     });
-    let at_a_time = std::thread::available_parallelism().map_or(1, NonZero::get);
-    for (stage, local) in wiring::locals(&service)? {
+    let wardens = Arc::new(Wardens::new(warden));
+    for (stage, local, at_a_time) in wiring::locals(&service, registry, &wardens)? {
         node.add_locals(stage, &local, at_a_time);
     }
+    let stop = watch::Sender::new(false);
+    let pools = wiring::recipes(&service, &interpreters, &folder);
+    let roster = Roster::new(node.clone(), wardens.clone(), stop.subscribe());
     let mut running = Running {
         node: node.clone(),
         addresses: Vec::new(),
         interpreters: Vec::new(),
         doors: Vec::new(),
-        slots: JoinSet::new(),
-        stop: watch::Sender::new(false),
-        wardens: Arc::new(Wardens::new(warden)),
+        roster: tokio::spawn(roster.run(pools, obeyed)),
+        stop,
+        stop_triggers: watch::Sender::new(false),
+        wardens,
         timekeeper: tokio::spawn({
             let node = node.clone();
             async move { node.keep_time().await }
         }),
         drain: service.drain,
+        triggers: Arc::new(TriggerDoor::new(node.clone(), wiring::triggers(&service)?)),
     };
     raise_descriptor_limit();
-    running.open_doors(&service, &folder, wanted.iter().sum()).await?;
-    for plan in wiring::plans(&service, &interpreters, &folder) {
-        let slot = Slot::new(plan, running.wardens.clone(), node.clone());
-        running.slots.spawn(slot.run(running.stop.subscribe()));
-    }
+    running.open_doors(&service, &folder, crews.iter().map(Crew::processes).sum()).await?;
+    tokio::spawn(running.triggers.clone().run(running.stop_triggers.subscribe()));
     let names = crews.iter().map(|crew| crew.name().to_owned());
     running.interpreters =
         names.zip(interpreters).filter_map(|(name, interpreter)| Some((name, interpreter?))).collect();
@@ -144,15 +181,15 @@ impl Running {
             Timeouts { idle: limits.idle_timeout, header: limits.header_timeout, stalled: limits.body_timeout };
         if let Some(http) = &service.listen.http {
             let headers = usize::try_from(limits.headers).unwrap_or(usize::MAX);
-            let door = HttpDoor::new(self.node.clone(), wiring::routes(service), limits.body_timeout, headers)?;
-            let bound = listen::tcp(http, false).await?;
+            let door = HttpDoor::new(self.node.clone(), wiring::routes(service)?, limits.body_timeout, headers)?;
+            let bound = listen::tcp(http).await?;
             self.addresses.push(Address { name: "http", url: bound.url()? });
             let connections = limits.connections.min(spare_descriptors(workers));
             self.doors.push(Arc::new(door).serve(bound, timeouts, connections));
         }
         let token = folder.token()?.as_str().to_owned();
         let (bound, hosts) = match &service.listen.api {
-            Some(api) => (listen::tcp(api, true).await?, listen::hosts(api)),
+            Some(api) => (listen::tcp(api).await?, listen::hosts(api)),
             None => (listen::unix(folder, &service.name)?, Vec::new()),
         };
         self.addresses.push(Address { name: "api", url: bound.url()? });
@@ -178,6 +215,7 @@ impl Running {
     /// Gives up all that is left, and ends all workers.
     pub async fn end(mut self) {
         self.doors.iter().for_each(Listening::drain);
+        self.stop_triggers.send_replace(true);
         self.node.drain(Duration::ZERO).await;
         self.stop_workers().await;
     }
@@ -197,13 +235,15 @@ impl Running {
             None => (None, &[][..]),
         };
         doors.iter().for_each(Listening::drain);
+        self.stop_triggers.send_replace(true);
         let answered = async {
-            self.node.drain(self.drain).await;
+            // The requests of triggers that fire now are let in before the drain refuses all others.
+            tokio::join!(self.triggers.fire_shutdown(), self.node.drain(self.drain));
             for door in doors {
                 let _ = tokio::time::timeout(LAST_WORDS, door.closed()).await;
             }
             self.stop.send_replace(true);
-            while self.slots.join_next().await.is_some() {}
+            let _ = (&mut self.roster).await;
         };
         tokio::select! {
             () = answered => {}

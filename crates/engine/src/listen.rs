@@ -40,10 +40,8 @@ pub enum ListenError {
 }
 
 /// Listens on the address of a service file.
-///
-/// `http2` says whether clients may speak HTTP/2 there as well.
-pub(crate) async fn tcp(listener: &Listener, http2: bool) -> Result<BoundListener, ListenError> {
-    let tls = listener.tls.as_ref().map(|tls| acceptor(tls, http2)).transpose()?;
+pub(crate) async fn tcp(listener: &Listener) -> Result<BoundListener, ListenError> {
+    let tls = listener.tls.as_ref().map(acceptor).transpose()?;
     let bound = TcpListener::bind(&listener.address).await;
     let bound = bound.map_err(|why| ListenError::Address { address: listener.address.clone(), why })?;
     Ok(BoundListener::Tcp(bound, tls))
@@ -78,7 +76,7 @@ pub(crate) fn hosts(listener: &Listener) -> Vec<String> {
     }
 }
 
-fn acceptor(tls: &Tls, http2: bool) -> Result<TlsAcceptor, ListenError> {
+fn acceptor(tls: &Tls) -> Result<TlsAcceptor, ListenError> {
     let wrong = |why: String| ListenError::Tls { cert: tls.cert.clone(), key: tls.key.clone(), why };
     let certificates: Result<Vec<_>, _> =
         CertificateDer::pem_file_iter(&tls.cert).map_err(|error| wrong(error.to_string()))?.collect();
@@ -91,7 +89,6 @@ fn acceptor(tls: &Tls, http2: bool) -> Result<TlsAcceptor, ListenError> {
         .with_no_client_auth()
         .with_single_cert(certificates, key)
         .map_err(|error| wrong(error.to_string()))?;
-    let spoken: &[&[u8]] = if http2 { &[b"h2", b"http/1.1"] } else { &[b"http/1.1"] };
-    config.alpn_protocols = spoken.iter().map(|name| name.to_vec()).collect();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }

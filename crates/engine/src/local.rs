@@ -1,24 +1,29 @@
-//! Workers without a process: jq programs that run in the node.
+//! Workers without a process that stays: jq programs and Rust functions that run in the node, and commands.
 //!
-//! Most of them take a few microseconds. So a job is done at once, on the thread that carried out core's actions and after
+//! Most programs take a few microseconds. So a job is done at once, on the thread that carried out core's actions and after
 //! the node's lock is let go of, with little to spend; one that needs more begins again on a thread of its own. A program is
 //! pure: to run it twice changes nothing.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use evener_core::{Failure, JobKey, Outcome, WorkerKey};
+use bytes::Bytes;
+use evener_core::{Failure, JobKey, Outcome, StageId, Stop, WorkerKey};
 use evener_doors::{Origin, Parcel};
 use evener_protocol::{Content, Value};
+use evener_supervisor::command::Ask;
 use serde_json::{Map, json};
+use tokio::sync::watch;
 
+use crate::command::{Command, Leash};
 use crate::jq::{Input, Limits, Program, RunError};
+use crate::registry::{Function, Job};
 
 /// What a job may spend before it gets a thread of its own.
-const AT_ONCE: Duration = Duration::from_millis(1);
+pub(crate) const AT_ONCE: Duration = Duration::from_millis(1);
 /// The same in steps of its program.
-const STEPS_AT_ONCE: u64 = 20_000;
+pub(crate) const STEPS_AT_ONCE: u64 = 20_000;
 /// Values larger than this get a thread from the start.
 const LARGEST_AT_ONCE: usize = 32 * 1024;
 /// The most elements of a list that is taken apart: more jobs than that no request may make.
@@ -31,6 +36,57 @@ pub(crate) enum Local {
     Filter(Arc<Program>),
     /// Takes a list apart.
     Split(Arc<Program>),
+    /// Calls a function of the program that embeds the node.
+    Function(Function),
+    /// Starts a program.
+    Command(Arc<Command>),
+}
+
+/// One who does jobs of such a stage, one at a time, as the node reaches it.
+#[derive(Debug)]
+pub(crate) struct LocalSeat {
+    pub(crate) stage: StageId,
+    pub(crate) local: Local,
+    /// Whether nobody waits for the job at hand.
+    cancelled: Arc<AtomicBool>,
+    /// The process of the job at hand.
+    leash: Option<Leash>,
+}
+
+impl LocalSeat {
+    pub(crate) fn new(stage: StageId, local: Local) -> LocalSeat {
+        LocalSeat { stage, local, cancelled: Arc::default(), leash: None }
+    }
+
+    /// It gets another job: what that needs to hear.
+    pub(crate) fn begin(&mut self) -> (Arc<AtomicBool>, Option<watch::Receiver<Ask>>) {
+        self.cancelled.store(false, Ordering::Relaxed);
+        let asked = match &self.local {
+            Local::Command(command) => {
+                let (leash, asked) = Leash::new(command);
+                self.leash = Some(leash);
+                Some(asked)
+            }
+            Local::Filter(_) | Local::Split(_) | Local::Function(_) => None,
+        };
+        (self.cancelled.clone(), asked)
+    }
+
+    /// Nobody waits for its job any more.
+    pub(crate) fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+        if let Some(leash) = &self.leash {
+            leash.cancel();
+        }
+    }
+
+    /// It has kept a job too long that nobody waits for.
+    pub(crate) fn stop(&self, signal: Stop) {
+        self.cancelled.store(true, Ordering::Relaxed);
+        if let Some(leash) = &self.leash {
+            leash.stop(signal);
+        }
+    }
 }
 
 /// A job of such a stage.
@@ -41,52 +97,78 @@ pub(crate) struct LocalJob {
     pub(crate) attempt: u32,
     pub(crate) local: Local,
     pub(crate) payload: Parcel,
-    /// The request with its body, as JSON, if that is the value.
-    pub(crate) request: Option<Vec<u8>>,
+    /// The request behind it.
+    pub(crate) origin: Option<Arc<Origin>>,
+    /// Whether the value is the request with its body.
+    pub(crate) is_request: bool,
     /// How long it may take.
     pub(crate) timeout: Duration,
     /// Turns true when nobody waits for it any more.
     pub(crate) cancelled: Arc<AtomicBool>,
+    /// What is asked of its process, if it has one.
+    pub(crate) asked: Option<watch::Receiver<Ask>>,
 }
 
 impl LocalJob {
     /// What it comes to, if that is soon.
     pub(crate) fn run_at_once(&self) -> Option<Outcome<Value>> {
+        if let Local::Function(function) = &self.local {
+            return function.quick.then(|| self.call(function));
+        }
         if self.payload.value.bytes.len() > LARGEST_AT_ONCE {
             return None;
         }
         let limits = Limits { steps: STEPS_AT_ONCE, until: Some(Instant::now() + AT_ONCE), ..Limits::default() };
         match self.try_run(&limits) {
             Err(RunError::Steps | RunError::Time) => None,
-            result => Some(result.unwrap_or_else(failed)),
+            result => Some(result.unwrap_or_else(|error| Outcome::Fail(failed(error)))),
         }
     }
 
     /// What it comes to, on a thread of its own.
     pub(crate) fn run(&self) -> Outcome<Value> {
+        if let Local::Function(function) = &self.local {
+            return self.call(function);
+        }
         let until = Instant::now().checked_add(self.timeout);
         let limits = Limits { steps: u64::MAX, until, cancel: Some(self.cancelled.clone()), ..Limits::default() };
-        self.try_run(&limits).unwrap_or_else(failed)
+        self.try_run(&limits).unwrap_or_else(|error| Outcome::Fail(failed(error)))
+    }
+
+    fn call(&self, function: &Function) -> Outcome<Value> {
+        let (value, origin) = (&self.payload.value, self.origin.as_deref());
+        function.call(Job { value, origin, cancelled: &self.cancelled })
+    }
+
+    /// The value as the stage sees it: the request as JSON, if it is one.
+    pub(crate) fn seen(&self) -> Bytes {
+        let value = &self.payload.value;
+        match self.origin.as_ref().filter(|_| self.is_request) {
+            Some(origin) => request(origin, &value.bytes).into(),
+            None => value.bytes.clone(),
+        }
+    }
+
+    /// What that is.
+    pub(crate) fn content(&self) -> Content {
+        match self.origin.is_some() && self.is_request {
+            true => Content::Json,
+            false => self.payload.value.content.clone(),
+        }
     }
 
     fn try_run(&self, limits: &Limits) -> Result<Outcome<Value>, RunError> {
-        let value = &self.payload.value;
-        let input = match (&self.request, &value.content) {
-            (Some(request), _) => Input::Json(request),
-            (None, Content::Json) => Input::Json(&value.bytes),
-            (None, Content::Nothing) => Input::Json(b"null"),
-            (None, Content::Text) => match std::str::from_utf8(&value.bytes) {
-                Ok(text) => Input::Text(text),
-                Err(error) => return Ok(undecodable(format!("the text is not UTF-8: {error}"))),
-            },
-            (None, Content::Bytes) => return Ok(undecodable("a jq program takes JSON or text, and these are bytes")),
-            (None, Content::Named(name)) => {
-                return Ok(undecodable(format!("a jq program takes JSON or text, and this is {name}")));
-            }
+        let (content, seen) = (self.content(), self.seen());
+        let input = match input(&content, &seen) {
+            Ok(input) => input,
+            Err(failure) => return Ok(Outcome::Fail(failure)),
         };
         let json = |bytes: Vec<u8>| Value { content: Content::Json, bytes: bytes.into() };
         Ok(match &self.local {
             Local::Filter(program) => Outcome::Next(json(program.run(input, limits)?)),
+            // These two are told apart before they come here.
+            Local::Function(function) => self.call(function),
+            Local::Command(_) => Outcome::Fail(Failure::Cancelled),
             Local::Split(program) => {
                 let elements = program.run_list(input, limits, MOST_ELEMENTS)?;
                 Outcome::Split(elements.into_iter().map(json).collect())
@@ -95,16 +177,27 @@ impl LocalJob {
     }
 }
 
-fn undecodable(detail: impl Into<String>) -> Outcome<Value> {
-    Outcome::Fail(Failure::Decode { detail: detail.into() })
+/// What a jq program gets.
+pub(crate) fn input<'a>(content: &Content, bytes: &'a [u8]) -> Result<Input<'a>, Failure> {
+    let undecodable = |detail| Failure::Decode { detail };
+    match content {
+        Content::Json => Ok(Input::Json(bytes)),
+        Content::Nothing => Ok(Input::Json(b"null")),
+        Content::Text => match std::str::from_utf8(bytes) {
+            Ok(text) => Ok(Input::Text(text)),
+            Err(error) => Err(undecodable(format!("the text is not UTF-8: {error}"))),
+        },
+        Content::Bytes => Err(undecodable("a jq program takes JSON or text, and these are bytes".to_owned())),
+        Content::Named(name) => Err(undecodable(format!("a jq program takes JSON or text, and this is {name}"))),
+    }
 }
 
-fn failed(error: RunError) -> Outcome<Value> {
-    Outcome::Fail(match error {
+pub(crate) fn failed(error: RunError) -> Failure {
+    match error {
         RunError::Cancelled => Failure::Cancelled,
         RunError::NotJson(detail) => Failure::Decode { detail: format!("the value is not JSON: {detail}") },
         error => Failure::Filter { detail: error.to_string() },
-    })
+    }
 }
 
 /// A request as jq programs see it: `{method, path, params, query: {name: [values]}, headers, client, body}`. A body that is

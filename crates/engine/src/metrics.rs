@@ -66,7 +66,7 @@ impl Metrics {
 
     pub(crate) fn answered(&self, answer: &Answered) {
         let counter = match answer {
-            Answer::Value(_) | Answer::Reply(_) => Some(&self.served),
+            Answer::Value(_) | Answer::Reply(_) | Answer::Ended => Some(&self.served),
             Answer::Fallback(_) => Some(&self.fallbacks),
             Answer::Problem(problem) | Answer::Raised(problem, _) => {
                 Code::ALL.iter().position(|code| *code == problem.code).and_then(|number| self.problems.get(number))

@@ -10,29 +10,44 @@ mod log;
 mod waiter;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
-use evener_core::{Action, Budget, Dispatcher, StageId, Stop, Time, Topology, WorkerKey};
-use evener_doors::{Node as _, Parcel, PoolView};
-use evener_protocol::{JobHead, Task};
+use evener_core::state::{Bounds, State as Kept};
+use evener_core::{
+    Action, Answer, Budget, Dispatcher, Problem, RequestId, RequestKey, StageId, Stop, Time, Topology, WorkerKey,
+};
+use evener_doors::stream::{ChunkSender, Chunks, stream};
+use evener_doors::{Arrival, Node as _, Parcel, PoolView};
+use evener_protocol::{JobHead, Task, Value};
 use evener_supervisor::slot::Line;
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Notify, watch};
 
 use self::waiter::Call;
 pub(crate) use self::waiter::Waiter;
 use crate::clock::Clock;
+use crate::errand::{Errands, Question};
 use crate::extension;
 use crate::functions::Functions;
 use crate::gather::PAYLOADS;
-use crate::local::{self, Local, LocalJob};
+use crate::jq::Program;
+use crate::local::{LocalJob, LocalSeat};
 use crate::metrics::Metrics;
+use crate::recovery;
+use crate::roster::Order;
+
+/// The most bytes of what jobs keep for each other.
+const KEPT_BYTES: u64 = 64 << 20;
+/// The most entries of it.
+const KEPT: usize = 1_000_000;
 
 /// A worker that is up, as the node reaches it.
 struct Seat {
     line: Arc<Line>,
     context: bool,
+    /// Whether it knows what to do where an answer may come in chunks.
+    streams: bool,
     stage: StageId,
     index: u32,
     pid: u32,
@@ -60,10 +75,14 @@ struct State {
     ran: Duration,
     /// When the timer task will wake by itself.
     armed: Time,
-    /// The workers without a process, what they do, and whether nobody waits for the job that they are at.
-    locals: HashMap<WorkerKey, (StageId, Local, Arc<AtomicBool>)>,
-    /// Jobs that were handed to them, to be done when the lock is free.
-    local_jobs: Vec<LocalJob>,
+    /// The workers without a process that stays.
+    locals: HashMap<WorkerKey, LocalSeat>,
+    /// What jobs keep for each other.
+    kept: Kept,
+    /// Which stages give equal keys to the same worker, and how a job's key is found.
+    keys: HashMap<StageId, Arc<Program>>,
+    /// What is to be done when the lock is free.
+    errands: Errands,
 }
 
 /// How many workers of a stage are wanted, and how many of those have come to something.
@@ -85,6 +104,10 @@ pub(crate) struct Setup {
     pub(crate) pools: Vec<PoolView>,
     /// How many bytes of output each stage passes on of a call.
     pub(crate) output: Vec<u64>,
+    /// Which stages give equal keys to the same worker, and how a job's key is found.
+    pub(crate) keys: HashMap<StageId, Arc<Program>>,
+    /// What the task hears that owns the worker processes.
+    pub(crate) orders: UnboundedSender<Order>,
 }
 
 /// A running node.
@@ -97,7 +120,10 @@ pub struct Node {
     output: Vec<u64>,
     clock: Clock,
     budget: Budget,
-    topology: Arc<Topology>,
+    /// The plan in force.
+    topology: RwLock<Arc<Topology>>,
+    /// What the task hears that owns the worker processes.
+    orders: UnboundedSender<Order>,
     metrics: Metrics,
     debug: bool,
     state: Mutex<State>,
@@ -109,7 +135,7 @@ pub struct Node {
 impl Node {
     /// A node as `setup` describes it.
     pub(crate) fn new(setup: Setup) -> Arc<Node> {
-        let Setup { topology, memory, debug, wanted, pools, output } = setup;
+        let Setup { topology, memory, debug, wanted, pools, output, keys, orders } = setup;
         let state = State {
             dispatcher: Dispatcher::new(topology.clone(), PAYLOADS),
             seats: HashMap::new(),
@@ -118,7 +144,9 @@ impl Node {
             ran: Duration::ZERO,
             armed: Time::NEVER,
             locals: HashMap::new(),
-            local_jobs: Vec::new(),
+            kept: Kept::new(Bounds { bytes: KEPT_BYTES, entries: KEPT }),
+            keys,
+            errands: Errands::default(),
         };
         let names: Vec<&str> = topology.stages().iter().map(|stage| stage.name.as_str()).collect();
         let metrics = Metrics::new(&names);
@@ -136,8 +164,19 @@ impl Node {
             timer: Notify::new(),
             warmup: watch::Sender::new(wanted.iter().map(|&wanted| Warmup { wanted, settled: 0 }).collect()),
             idle: Notify::new(),
-            topology,
+            topology: RwLock::new(topology),
+            orders,
         })
+    }
+
+    /// The plan in force.
+    fn topology(&self) -> Arc<Topology> {
+        self.topology.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Tells the task that owns the worker processes. If it is gone, so is the node.
+    fn order(&self, order: Order) {
+        let _ = self.orders.send(order);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -153,11 +192,11 @@ impl Node {
                 let now = self.clock.now();
                 state.dispatcher.timeout(now);
                 self.carry_out(&mut state, now);
-                let jobs = std::mem::take(&mut state.local_jobs);
+                let errands = std::mem::take(&mut state.errands);
                 state.armed = state.dispatcher.next_timeout().unwrap_or(Time::NEVER);
                 let armed = state.armed;
                 drop(state);
-                self.do_jobs(jobs);
+                self.run_errands(errands);
                 armed
             };
             tokio::select! {
@@ -199,7 +238,7 @@ impl Node {
     }
 
     fn carry_out(&self, state: &mut State, now: Time) {
-        let State { dispatcher, seats, actions, ran, armed, locals, local_jobs, .. } = state;
+        let State { dispatcher, seats, actions, ran, armed, locals, keys, errands, .. } = state;
         dispatcher.take_actions(actions);
         for action in actions.drain(..) {
             match action {
@@ -213,21 +252,42 @@ impl Node {
                     request_id,
                     from_client,
                     function: _,
+                    stream,
+                    batch,
                     deadline,
                     payload,
+                    problem,
                 } => {
-                    if let Some((stage, local, cancelled)) = locals.get(&worker) {
-                        let waiter = dispatcher.reply(request).filter(|_| from_client);
-                        let request = match waiter {
-                            Some(Waiter::Request { as_request: true, origin, .. }) => {
-                                Some(local::request(origin, &payload.value.bytes))
+                    let waiter = dispatcher.reply(request);
+                    let (payload, from_client) = match problem {
+                        Some(problem) => {
+                            let value = self.recovery(&problem, request_id, &payload.value, waiter);
+                            (Parcel { value, held: payload.held }, false)
+                        }
+                        None => (payload, from_client),
+                    };
+                    if let Some(seat) = locals.get_mut(&worker) {
+                        let (origin, is_request) = match dispatcher.reply(request) {
+                            Some(Waiter::Request { origin, as_request, .. }) => {
+                                (origin.clone(), *as_request && from_client)
                             }
-                            _ => None,
+                            Some(Waiter::Call(_)) | None => (None, false),
                         };
-                        cancelled.store(false, Ordering::Relaxed);
-                        let (local, cancelled) = (local.clone(), cancelled.clone());
-                        let timeout = self.topology.stage(*stage).timeout;
-                        local_jobs.push(LocalJob { worker, job, attempt, local, payload, request, timeout, cancelled });
+                        let (cancelled, asked) = seat.begin();
+                        let local = seat.local.clone();
+                        let timeout = dispatcher.topology().stage(seat.stage).timeout;
+                        errands.jobs.push(LocalJob {
+                            worker,
+                            job,
+                            attempt,
+                            local,
+                            payload,
+                            origin,
+                            is_request,
+                            timeout,
+                            cancelled,
+                            asked,
+                        });
                         continue;
                     }
                     let Some(seat) = seats.get_mut(&worker) else {
@@ -256,17 +316,39 @@ impl Node {
                     let told = extension::Told { id, request_id, context: seat.context, is_request, waiter };
                     let extension = extension::of_job(&told, &payload.value);
                     let task = if is_request { Task::Request } else { Task::Value };
-                    let head = JobHead {
-                        job,
-                        attempt,
-                        tries,
-                        left_nanos,
-                        task,
-                        stream: false,
-                        batch: false,
-                        extension: &extension,
-                    };
+                    let stream = stream && seat.streams;
+                    let head = JobHead { job, attempt, tries, left_nanos, task, stream, batch, extension: &extension };
                     seat.line.job(&head, &payload.value);
+                }
+                Action::Assess { job, stage, request, from_client, payload } => {
+                    let Some(program) = keys.get(&stage).cloned() else {
+                        tracing::error!("a key was asked for where there is none");
+                        continue;
+                    };
+                    let origin = match dispatcher.reply(request) {
+                        Some(Waiter::Request { as_request: true, origin, .. }) if from_client => origin.clone(),
+                        Some(Waiter::Request { .. } | Waiter::Call(_)) | None => None,
+                    };
+                    errands.keys.push(Question { job, program, payload, origin });
+                }
+                Action::Grow { stage } => self.order(Order::Grow(stage)),
+                Action::Shrink { worker } => {
+                    if let Some(seat) = seats.get(&worker) {
+                        seat.line.leave();
+                    } else if locals.remove(&worker).is_some() {
+                        errands.gone.push(worker);
+                    }
+                }
+                Action::Outdated => self.order(Order::Outdated),
+                Action::Chunk { request, payload } => {
+                    if let Some(waiter) = dispatcher.reply_mut(request) {
+                        waiter.chunk(payload, || self.stream(request));
+                    }
+                }
+                Action::Credit { worker, job, attempt, bytes } => {
+                    if let Some(seat) = seats.get(&worker) {
+                        seat.line.credit_chunks(job, attempt, u32::try_from(bytes).unwrap_or(u32::MAX));
+                    }
                 }
                 Action::AskCredit { worker } => {
                     if let Some(seat) = seats.get(&worker) {
@@ -281,13 +363,13 @@ impl Node {
                 Action::Cancel { worker, job, attempt } => {
                     if let Some(seat) = seats.get(&worker) {
                         seat.line.cancel(job, attempt);
-                    } else if let Some((_, _, cancelled)) = locals.get(&worker) {
-                        cancelled.store(true, Ordering::Relaxed);
+                    } else if let Some(seat) = locals.get(&worker) {
+                        seat.cancel();
                     }
                 }
                 Action::Stop { worker, signal: order } => {
                     if let Some(seat) = seats.get(&worker) {
-                        let stage = &self.topology.stage(seat.stage).name;
+                        let stage = &dispatcher.topology().stage(seat.stage).name;
                         let job = dispatcher.worker_job(worker).map(tracing::field::display);
                         let signal = match order {
                             Stop::Terminate => "SIGTERM",
@@ -295,8 +377,8 @@ impl Node {
                         };
                         tracing::warn!(stage, worker = seat.index, job, signal, "worker keeps a job that was given up");
                         seat.line.stop(order);
-                    } else if let Some((_, _, cancelled)) = locals.get(&worker) {
-                        cancelled.store(true, Ordering::Relaxed);
+                    } else if let Some(seat) = locals.get(&worker) {
+                        seat.stop(order);
                     }
                 }
                 Action::Retire { worker } => {
@@ -310,10 +392,15 @@ impl Node {
                         call.goes_on();
                     }
                 }
-                Action::Answer { reply: Waiter::Request { answer: to, .. }, request_id, answer } => {
+                Action::Answer { reply: Waiter::Request { answer: to, chunks, .. }, request_id, answer } => {
                     self.report(request_id, &answer);
-                    // If nobody receives it, the client has just gone away.
-                    let _ = to.send(answer);
+                    match (to, chunks, answer) {
+                        (_, Some(chunks), Answer::Problem(problem)) => chunks.end(Err(problem)),
+                        (_, Some(chunks), _) => chunks.end(Ok(())),
+                        // If nobody receives it, the client has just gone away.
+                        (Some(to), None, answer) => _ = to.send(Arrival::Answer(answer)),
+                        (None, None, _) => {}
+                    }
                 }
                 Action::Answer { reply: Waiter::Call(call), request_id, answer } => {
                     self.report_call(request_id, &answer);
@@ -328,6 +415,33 @@ impl Node {
         if dispatcher.is_draining() && dispatcher.pending() == 0 {
             self.idle.notify_waiters();
         }
+    }
+
+    /// What the first stage of an `on_error` gets.
+    fn recovery(&self, problem: &Problem, id: RequestId, original: &Value, waiter: Option<&Waiter>) -> Value {
+        let origin = match waiter {
+            Some(Waiter::Request { as_request: true, origin, .. }) => origin.as_deref(),
+            Some(Waiter::Request { .. } | Waiter::Call(_)) | None => None,
+        };
+        recovery::value(&self.topology(), problem, id, original, origin)
+    }
+
+    /// The two ends of a stream to the client of that request.
+    fn stream(&self, request: RequestKey) -> (ChunkSender, Chunks) {
+        let (taker, leaver) = (self.this.clone(), self.this.clone());
+        let took = move |bytes| {
+            let Some(node) = taker.upgrade() else { return };
+            let mut state = node.state();
+            let now = node.clock.now();
+            state.dispatcher.consumed(request, bytes);
+            node.act(state, now);
+        };
+        let gone = move || {
+            if let Some(node) = leaver.upgrade() {
+                node.abandon(request);
+            }
+        };
+        stream(Box::new(took), Box::new(gone))
     }
 
     fn settle(&self, stage: StageId) {

@@ -1,29 +1,25 @@
 //! From a service file to the parts of a node.
 
+mod workers;
+
 use std::collections::HashMap;
-use std::ffi::OsString;
 use std::num::NonZero;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use evener_core::{FallbackOn, OnCancel, OnFailure, Over, Path, RetryOn, Scatter, StageId, StageRules, Topology};
-use evener_doors::{Input, PoolView, Route};
+use evener_core::{
+    Batch, FallbackOn, OnCancel, OnFailure, Over, Path, RetryOn, Scale, Scatter, StageId, StageRules, Topology,
+};
+use evener_doors::triggers::{BadSchedule, Overlap, Schedule, Trigger, When};
+use evener_doors::{Cors, Fairness, Input, Route, RouteTarget};
 use evener_protocol::Content;
-use evener_supervisor::Spawn;
-use evener_supervisor::environment::worker_environment;
-use evener_supervisor::interpreter::{Interpreter, NotFound, Search};
-use evener_supervisor::runtime_dir::{RuntimeDir, python_runtime};
-use evener_supervisor::slot::{Place, Plan};
 use http::Method;
 
-use crate::config::{self, FunctionPool, Service, Stage};
+pub(crate) use self::workers::{interpreters, locals, pools, recipes};
+use crate::config::{self, Concurrency, FunctionPool, Service, Stage};
+use crate::errand;
 use crate::jq::{JqError, Program};
-use crate::local::Local;
-
-/// The runtime of Python workers: one file that needs nothing but Python.
-const PYTHON_RUNTIME: &str = include_str!("../../../python/src/evener/_worker.py");
 
 /// The workers of a stage, or of a function pool: both are stages to core, the stages of the file first.
 #[derive(Clone, Copy)]
@@ -45,9 +41,24 @@ impl<'a> Crew<'a> {
         }
     }
 
-    /// Whether its jobs are done in the node itself, without worker processes.
+    /// Whether its jobs are done in the node itself or by a process for each, without workers that stay.
     pub(crate) fn is_local(&self) -> bool {
-        matches!(self, Crew::Stage(Stage { kind: config::Kind::Jq(_), .. }))
+        use config::Kind::{Command, Jq, Rust};
+        matches!(self, Crew::Stage(Stage { kind: Jq(_) | Rust(_) | Command(_), .. }))
+    }
+
+    /// Whether its workers are programs of whatever kind that stay up.
+    fn is_foreign(&self) -> bool {
+        matches!(self, Crew::Stage(Stage { kind: config::Kind::Frames(_), .. }))
+    }
+
+    /// How many processes there are at most.
+    pub(crate) fn processes(&self) -> u32 {
+        match self {
+            Crew::Stage(Stage { kind: config::Kind::Jq(_) | config::Kind::Rust(_), .. }) => 0,
+            Crew::Stage(stage) => count(stage.workers),
+            Crew::Functions(pool) => count(pool.workers),
+        }
     }
 
     /// How many worker processes there shall be.
@@ -60,8 +71,8 @@ impl<'a> Crew<'a> {
             Crew::Functions(pool) => pool.workers,
         };
         match workers {
-            config::Workers::Count(count) => count,
-            config::Workers::Auto => std::thread::available_parallelism().map_or(1, NonZero::get) as u32,
+            config::Workers::Range { min, .. } => min,
+            workers => count(workers),
         }
     }
 
@@ -98,6 +109,7 @@ fn pool_rules(pool: &FunctionPool, service: &Service) -> StageRules {
         on_cancel: on_cancel(pool.on_cancel),
         max_jobs_per_worker: pool.max_jobs_per_worker,
         functions: true,
+        scale: scale(pool.workers),
         ..StageRules::named(pool.name.clone())
     }
 }
@@ -196,29 +208,49 @@ fn rules(stage: &Stage, service: &Service) -> StageRules {
         grace: stage.grace,
         on_cancel: on_cancel(stage.on_cancel),
         max_jobs_per_worker: stage.max_jobs_per_worker,
+        slots: match stage.concurrency {
+            Concurrency::One => 1,
+            Concurrency::Threads(slots) | Concurrency::Async(slots) | Concurrency::Batch { max: slots, .. } => slots,
+        },
+        batch: match stage.concurrency {
+            Concurrency::Batch { wait, .. } => Some(Batch { wait }),
+            Concurrency::One | Concurrency::Threads(_) | Concurrency::Async(_) => None,
+        },
+        scale: scale(stage.workers).filter(|_| has_workers(stage)),
+        affinity: stage.affinity.is_some(),
         functions: false,
         hidden: false,
     }
 }
 
-pub(crate) fn routes(service: &Service) -> Vec<Route> {
+/// Whether its jobs are done by worker processes that stay.
+fn has_workers(stage: &Stage) -> bool {
+    matches!(stage.kind, config::Kind::Python(_) | config::Kind::Frames(_))
+}
+
+pub(crate) fn routes(service: &Service) -> Result<Vec<Route>, JqError> {
     service.routes.iter().map(|route| self::route(route, service)).collect()
 }
 
-fn route(route: &config::Route, service: &Service) -> Route {
+/// What the requests of a route count by.
+fn fairness(filter: &config::Filter) -> Result<Fairness, JqError> {
+    let program = Program::compile(&filter.source)?;
+    Ok(Fairness(Arc::new(move |origin| errand::flow(&program, origin))))
+}
+
+fn route(route: &config::Route, service: &Service) -> Result<Route, JqError> {
     let fallback = route.fallback.as_ref().map(|value| value.to_string().into());
     let fallback_on = match fallback {
         Some(_) => self::fallback_on(route.fallback_on),
         None => FallbackOn::default(),
     };
-    Route {
+    Ok(Route {
         path: route.path.clone(),
-        // The reader of the service file has made sure that they are methods.
-        methods: route
-            .methods
-            .as_ref()
-            .map(|methods| methods.iter().filter_map(|method| Method::from_bytes(method.as_bytes()).ok()).collect()),
-        target: path(route.target),
+        methods: route.methods.as_deref().map(methods),
+        target: match route.target {
+            config::RouteTarget::Path(target) => RouteTarget::Path(path(target)),
+            config::RouteTarget::Health => RouteTarget::Health,
+        },
         timeout: route.timeout,
         fallback,
         fallback_on,
@@ -227,127 +259,89 @@ fn route(route: &config::Route, service: &Service) -> Route {
             config::Input::Body => Input::Body,
             config::Input::Request => Input::Request,
         },
-        decode: route.decode.map(|decode| match decode {
-            config::Decode::Json => Content::Json,
-            config::Decode::Text => Content::Text,
-            config::Decode::Bytes => Content::Bytes,
-        }),
+        decode: route.decode.map(content),
         body: route.body.unwrap_or(service.limits.body),
+        priority: route.priority,
+        fairness: route.fairness.as_ref().map(fairness).transpose()?,
+        on_error: route.on_error.map(path),
+        cors: route.cors.as_ref().map(cors),
+        compression: route.compression,
+    })
+}
+
+fn methods(methods: &[String]) -> Vec<Method> {
+    // The reader of the service file has made sure that they are methods.
+    methods.iter().filter_map(|method| Method::from_bytes(method.as_bytes()).ok()).collect()
+}
+
+fn cors(cors: &config::Cors) -> Cors {
+    Cors {
+        origins: cors.origins.clone(),
+        methods: cors.methods.as_deref().map(methods),
+        headers: cors.headers.clone(),
+        expose: cors.expose.clone(),
+        credentials: cors.credentials,
+        max_age: cors.max_age,
     }
 }
 
-/// What the stages without worker processes do, hidden ones among them.
-pub(crate) fn locals(service: &Service) -> Result<Vec<(StageId, Local)>, JqError> {
-    let mut locals = Vec::new();
+fn content(decode: config::Decode) -> Content {
+    match decode {
+        config::Decode::Json => Content::Json,
+        config::Decode::Text => Content::Text,
+        config::Decode::Bytes => Content::Bytes,
+    }
+}
+
+fn count(workers: config::Workers) -> u32 {
+    match workers {
+        config::Workers::Count(count) => count,
+        config::Workers::Auto => std::thread::available_parallelism().map_or(1, NonZero::get) as u32,
+        config::Workers::Range { max, .. } => max,
+    }
+}
+
+/// How the key of a job is found, of each stage that gives equal keys to the same worker.
+pub(crate) fn keys(service: &Service) -> Result<HashMap<StageId, Arc<Program>>, JqError> {
+    let mut keys = HashMap::new();
     for (stage, number) in service.stages.iter().zip(0..) {
-        if let config::Kind::Jq(filter) = &stage.kind {
-            locals.push((StageId(number), Local::Filter(Program::compile(&filter.source)?)));
+        if let Some(filter) = &stage.affinity {
+            keys.insert(StageId(number), Program::compile(&filter.source)?);
         }
     }
-    let behind = crews(service).len() as u32;
-    for ((_, filter), number) in splits(service).into_iter().zip(behind..) {
-        locals.push((StageId(number), Local::Split(Program::compile(&filter.source)?)));
-    }
-    Ok(locals)
+    Ok(keys)
 }
 
-/// The interpreter of each crew that has worker processes, looked up once for each way of asking.
-pub(crate) fn interpreters(service: &Service) -> Result<Vec<Option<Interpreter>>, NotFound> {
-    let mut found: HashMap<Option<&PathBuf>, Interpreter> = HashMap::new();
-    let mut all = Vec::new();
-    for crew in crews(service) {
-        if crew.is_local() {
-            all.push(None);
-            continue;
-        }
-        let interpreter = match found.get(&crew.interpreter()) {
-            Some(interpreter) => interpreter.clone(),
-            None => Search::here(crew.interpreter().cloned(), &service.folder).find()?,
+/// How a pool sizes itself, if it does.
+fn scale(workers: config::Workers) -> Option<Scale> {
+    match workers {
+        config::Workers::Range { min, max, wait, idle } => Some(Scale { min, max, wait, idle }),
+        config::Workers::Count(_) | config::Workers::Auto => None,
+    }
+}
+
+/// The triggers of a service.
+pub(crate) fn triggers(service: &Service) -> Result<Vec<Trigger>, BadSchedule> {
+    let trigger = |trigger: &config::Trigger| {
+        let when = match &trigger.when {
+            config::When::Every(interval) => When::Every(*interval),
+            config::When::Cron { expression, timezone } => When::Cron(Box::new(Schedule::new(expression, timezone)?)),
+            config::When::Startup => When::Startup,
+            config::When::Shutdown => When::Shutdown,
         };
-        found.insert(crew.interpreter(), interpreter.clone());
-        all.push(Some(interpreter));
-    }
-    Ok(all)
-}
-
-/// The function pools as clients see them, and the Python of each.
-pub(crate) fn pools(service: &Service, interpreters: &[Option<Interpreter>]) -> Vec<PoolView> {
-    let interpreters = &interpreters[service.stages.len()..];
-    let view = |(pool, interpreter): (&FunctionPool, &Option<Interpreter>)| PoolView {
-        name: pool.name.clone(),
-        python: match pool.sys_path {
-            // A private engine runs the Python of the script that it belongs to.
-            Some(_) => String::new(),
-            None => interpreter.as_ref().map_or_else(String::new, |found| python_version(&found.path)),
-        },
-        workers: Crew::Functions(pool).wanted(),
+        Ok(Trigger {
+            name: trigger.name.clone(),
+            when,
+            target: path(trigger.target),
+            input: trigger.input.to_string().into(),
+            timeout: trigger.timeout,
+            priority: trigger.priority,
+            on_error: trigger.on_error.map(path),
+            overlap: match trigger.overlap {
+                config::Overlap::Skip => Overlap::Skip,
+                config::Overlap::Run => Overlap::Run,
+            },
+        })
     };
-    service.functions.iter().zip(interpreters).map(view).collect()
-}
-
-/// Major and minor version of a Python: "3.11". Empty if it does not say; then its workers will not start either, and that is
-/// reported with more to go by.
-fn python_version(interpreter: &std::path::Path) -> String {
-    let ask = "import sys; print('%d.%d' % sys.version_info[:2])";
-    let asked = Command::new(interpreter).args(["-I", "-S", "-c", ask]).stdin(Stdio::null()).output();
-    let said = asked.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
-    let is_version = said.split('.').count() == 2 && said.split('.').all(|part| part.parse::<u32>().is_ok());
-    if is_version { said } else { String::new() }
-}
-
-/// The plans of all workers, crew by crew.
-pub(crate) fn plans(service: &Service, interpreters: &[Option<Interpreter>], folder: &Arc<RuntimeDir>) -> Vec<Plan> {
-    let mut plans = Vec::new();
-    for ((crew, interpreter), number) in crews(service).into_iter().zip(interpreters).zip(0..) {
-        let Some(interpreter) = interpreter else { continue };
-        let name: Arc<str> = crew.name().into();
-        for index in 0..crew.wanted() {
-            let place = Place { stage: StageId(number), name: name.clone(), index };
-            plans.push(plan(service, crew, interpreter, place, folder.clone()));
-        }
-    }
-    plans
-}
-
-fn plan(service: &Service, crew: Crew<'_>, interpreter: &Interpreter, place: Place, folder: Arc<RuntimeDir>) -> Plan {
-    let (variables, cwd, memory, start_timeout, grace) = match crew {
-        Crew::Stage(stage) => (&stage.env, &stage.cwd, stage.memory, stage.start_timeout, stage.grace),
-        Crew::Functions(pool) => (&pool.env, &pool.cwd, pool.memory, pool.start_timeout, pool.grace),
-    };
-    let mut env = worker_environment(std::env::vars_os());
-    for (name, value) in variables {
-        env.retain(|(other, _)| other != name.as_str());
-        env.push((name.into(), value.replace("{index}", &place.index.to_string()).into()));
-    }
-    let args = arguments(service, crew);
-    let spawn = Spawn { program: interpreter.path.clone().into(), args: Vec::new(), env, cwd: cwd.clone(), memory };
-    Plan {
-        place,
-        spawn: Box::new(move || {
-            let runtime: OsString = python_runtime(&folder, PYTHON_RUNTIME)?.into();
-            let args = std::iter::once(runtime).chain(args.iter().cloned()).collect();
-            Ok(Spawn { args, ..spawn.clone() })
-        }),
-        start_timeout,
-        grace,
-        largest: service.limits.memory,
-        calls: matches!(crew, Crew::Functions(_)),
-    }
-}
-
-/// What the runtime of a worker is told on its command line.
-fn arguments(service: &Service, crew: Crew<'_>) -> Vec<OsString> {
-    let modules = || service.folder.clone().into();
-    match crew {
-        Crew::Stage(stage) => {
-            let config::Kind::Python(python) = &stage.kind else { return Vec::new() };
-            let target = format!("{}:{}", python.module, python.attribute);
-            vec!["--path".into(), modules(), target.into()]
-        }
-        Crew::Functions(FunctionPool { sys_path: None, .. }) => vec!["--functions".into(), "--path".into(), modules()],
-        Crew::Functions(FunctionPool { sys_path: Some(folders), .. }) => {
-            let folders = folders.iter().flat_map(|folder| ["--sys-path".into(), folder.into()]);
-            std::iter::once("--functions".into()).chain(folders).collect()
-        }
-    }
+    service.triggers.iter().map(trigger).collect()
 }

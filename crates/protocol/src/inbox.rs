@@ -49,15 +49,6 @@ pub enum FromWorker {
         /// The piece.
         value: Value,
     },
-    /// All of a job's streamed answer has come.
-    Ended {
-        /// The job.
-        job: JobKey,
-        /// The fence.
-        attempt: u32,
-        /// How long the function ran, in nanoseconds.
-        ran_nanos: u64,
-    },
     /// A job asks for, or changes, what jobs keep for each other.
     State {
         /// The worker's own number of the question, for the answer.
@@ -88,6 +79,9 @@ pub struct Ready {
     /// Whether it wants the cold fields of every job.
     #[serde(default)]
     pub context: bool,
+    /// Whether it may be told that the chunks of a job go to a client.
+    #[serde(default)]
+    pub stream: bool,
     /// Whether it calls functions that it is sent.
     #[serde(default)]
     pub functions: bool,

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use evener_core::JobKey;
 use evener_core::state::{Number, StateAsk, StateOp};
+use evener_core::{JobKey, Outcome};
 use evener_protocol::frame::PART;
 use evener_protocol::{Content, FromWorker, Header, Inbox, Kind, ProtocolError, Value};
 use proptest::prelude::*;
@@ -94,7 +94,16 @@ fn a_stream_is_its_chunks_and_an_end() {
         assert_eq!(contents, [&Content::Text, &Content::Bytes, &Content::Named("image/png".into()), &Content::Json]);
         assert_eq!(values[1].bytes, large);
         assert!(matches!(messages[1], FromWorker::State { .. }), "it does not wait for the parts of a chunk");
-        assert_eq!(messages[5], FromWorker::Ended { job: JobKey::unpack(5), attempt: 3, ran_nanos: 9 });
+        assert_eq!(
+            messages[5],
+            FromWorker::Outcome {
+                job: JobKey::unpack(5),
+                attempt: 3,
+                ran_nanos: 9,
+                outcome: Outcome::Ended,
+                printed: [0; 2],
+            }
+        );
         assert_eq!(messages.len(), 6);
     }
 }

@@ -122,6 +122,12 @@ impl Checker {
                 member.retires = false;
                 Ok(())
             }
+            Action::Outdated
+            | Action::Grow { .. }
+            | Action::Shrink { .. }
+            | Action::Assess { .. }
+            | Action::Chunk { .. }
+            | Action::Credit { .. } => Err("nobody streams here".to_owned()),
             Action::GoingOn { request } => self.saw_going_on(request),
             Action::Answer { reply, request_id, ref answer } => self.saw_answer(now, reply, request_id, answer),
         }
@@ -210,6 +216,8 @@ impl Checker {
         self.tally.count(match answer {
             Answer::Value(_) => Happening::AnsweredWithValue,
             Answer::Reply(_) => Happening::AnsweredEarly,
+            // Nobody streams here.
+            Answer::Ended => Happening::AnsweredWithValue,
             Answer::Raised(..) => Happening::AnsweredWithException,
             Answer::Fallback(_) => Happening::AnsweredWithFallback,
             Answer::Problem(_) => Happening::AnsweredWithProblem,

@@ -280,6 +280,7 @@ pub(crate) fn terms(rng: &mut Rng, plan: &Plan, stage: StageId, rules: &StageRul
     let timeouts = [Duration::from_millis(20), Duration::from_millis(500), Duration::MAX];
     let calls = rules.functions && rng.u8(0..20) > 0;
     Terms {
+        flow: 0,
         retries: own(rng).then(|| [0, 0, 1, 5, u32::MAX][rng.usize(0..5)]),
         timeout: own(rng).then(|| match timeouts[rng.usize(0..3)] {
             Duration::MAX => Duration::MAX,

@@ -110,7 +110,7 @@ impl Record {
         self.ordinal += 1;
         (self.job, self.attempt, self.runs, self.not_before) = (None, 0, 0, Time::ZERO);
         // The client speaks of the first job alone, but for how urgent it all is.
-        self.terms = Terms { retries: None, timeout: None, function: None, priority: self.terms.priority };
+        self.terms = Terms { priority: self.terms.priority, ..Terms::default() };
     }
 
     /// How often its job may be tried again.

@@ -248,9 +248,28 @@ impl<M: Machine> World<M> {
         let id = RequestId(u128::from(number) << RequestId::JOB_BITS);
         let first = trail::stages(&topology, path)[0];
         let terms = plan::terms(&mut self.rng, &self.plan, first, topology.stage(first));
-        let brought = || Submission { id, path, payload: (), deadline, fallback_on, terms, reply: number };
-        let submission =
-            Submission { id, path, payload: trail::start(number), deadline, fallback_on, terms, reply: number };
+        let brought = || Submission {
+            id,
+            path,
+            payload: (),
+            deadline,
+            fallback_on,
+            terms,
+            streams: false,
+            on_error: None,
+            reply: number,
+        };
+        let submission = Submission {
+            id,
+            path,
+            payload: trail::start(number),
+            deadline,
+            fallback_on,
+            terms,
+            streams: false,
+            on_error: None,
+            reply: number,
+        };
         self.note(|_| format!("request {number} for {path:?} until {} ms, {terms:?}", deadline.as_nanos() / 1_000_000));
         match self.machine.submit(self.now, submission) {
             Ok(key) => self.checker.accepted(key, brought(), self.machine.core())?,

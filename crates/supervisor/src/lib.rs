@@ -3,6 +3,7 @@
 //!
 //! - [`warden`] starts processes through a small helper process, so that they all end with the node.
 //! - [`slot`] keeps a worker alive in one place of a pool, and talks with it.
+//! - [`command`] runs a process for one job.
 //! - [`certificate`] says how a worker died, as far as that is known.
 //! - [`restart`] says how long to wait before the next start of a worker.
 //! - [`output`] turns what a worker prints into lines.
@@ -17,6 +18,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod certificate;
+pub mod command;
 pub mod environment;
 pub mod interpreter;
 pub mod output;
@@ -26,4 +28,4 @@ pub mod slot;
 pub mod warden;
 
 pub use certificate::{Certificate, How};
-pub use warden::{Exit, Process, ProcessId, Signal, Spawn, SpawnError, Target, Warden};
+pub use warden::{Exit, Piped, Process, ProcessId, Signal, Spawn, SpawnError, Target, Warden};

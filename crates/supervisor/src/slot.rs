@@ -13,7 +13,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evener_core::{Landed, StageId, WorkerKey};
+use evener_core::state::StateAsk;
+use evener_core::{JobKey, Landed, StageId, WorkerKey};
 use evener_protocol::{Ready, Value};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -43,6 +44,12 @@ pub trait Events: Send + Sync + 'static {
 
     /// A worker brings an outcome. False if it is stale, which an honest worker never is: it is replaced.
     fn outcome(&self, worker: WorkerKey, landed: Landed<Value>) -> bool;
+
+    /// A worker brings a piece of an answer. False if it may not, which an honest worker never does: it is replaced.
+    fn chunk(&self, worker: WorkerKey, job: JobKey, attempt: u32, value: Value) -> bool;
+
+    /// A job asks for, or changes, what jobs keep for each other. The answer names the worker's `number`.
+    fn state(&self, worker: WorkerKey, number: u32, ask: &StateAsk);
 
     /// A worker says how many jobs it takes beyond the one at hand.
     fn credit(&self, worker: WorkerKey, credit: u32);
@@ -100,7 +107,8 @@ impl<E: Events> Slot<E> {
         Slot { plan: Arc::new(plan), wardens, events }
     }
 
-    /// Keeps a worker alive in the slot until `stop` turns true; then lets it go and returns once it is gone.
+    /// Keeps a worker alive in the slot until `stop` turns true, or the worker is told to leave; then lets it go and returns once it
+    /// is gone.
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
         let origin = Instant::now();
         let mut restart = Restart::new(Policy::default());

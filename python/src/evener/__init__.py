@@ -41,6 +41,8 @@ from evener._worker import (
     MultiDict,
     Request,
     Response,
+    State,
+    StateRefused,
     __version__,
     context,
 )
@@ -93,6 +95,8 @@ __all__ = [
     "Request",
     "Response",
     "SerializationError",
+    "State",
+    "StateRefused",
     "UnknownPool",
     "Worker",
     "WorkerDied",

@@ -5,6 +5,11 @@ speaks version 1 of the worker protocol (``docs/protocol.md``) on that socket: i
 turns every JOB into one OUTCOME, in the order in which they come, until the node says BYE or goes away. A node that
 asks may send jobs ahead; from then on a thread watches the socket while a function runs.
 
+With ``--batch`` the function gets a list of values, and returns a list of as many results. With ``--threads N`` up to
+N jobs are done at the same time, each by a thread, and the main thread reads for all of them. With ``--concurrency N``
+they are tasks of one asyncio loop, in the main thread, which reads as well; that is also where an ``async def`` runs
+that came without the option.
+
 Run it as ``python _worker.py --functions [--path DIR]... [--sys-path DIR]...`` and it is a function worker: its jobs
 are calls of Python functions that the node sends by value. ``--path`` folders come first in `sys.path`, in order; if
 there are ``--sys-path`` folders, they are the rest of it.
@@ -41,34 +46,52 @@ import struct
 import sys
 import threading
 import time
-from _thread import start_new_thread
+from _thread import get_ident, start_new_thread
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping
 from itertools import islice
-from types import ModuleType, TracebackType
-from typing import TYPE_CHECKING, Any, Callable, NoReturn, Optional, Union
+from types import GeneratorType, ModuleType, TracebackType
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, NoReturn, Optional, Union
 
 if TYPE_CHECKING:
+    import asyncio
     import logging
     from concurrent.futures import Future
+    from queue import SimpleQueue
 
 __version__ = "0.1.0"
 
 # The names that `import evener` gives to stage code and to functions.
-_PUBLIC = ("Abort", "Cancelled", "Context", "Goto", "Headers", "MultiDict", "Request", "Response", "context")
+_PUBLIC = (
+    "Abort",
+    "Cancelled",
+    "Context",
+    "Goto",
+    "Headers",
+    "MultiDict",
+    "Request",
+    "Response",
+    "State",
+    "StateRefused",
+    "context",
+)
 
 # The numbers of docs/protocol.md.
 _PROTOCOL = 1
 _PART_LIMIT = 262_144
 _EXTENSION_LIMIT = 262_144
 _NO_DEADLINE = 2**64 - 1
-_READY, _JOB, _PART, _CREDIT, _OUTCOME, _CANCEL, _BYE, _RECALL, _FUNCTION = 1, 2, 4, 6, 7, 8, 9, 10, 11
+_READY, _JOB, _PART, _CHUNK, _CREDIT, _OUTCOME, _CANCEL, _BYE, _RECALL, _FUNCTION = 1, 2, 4, 5, 6, 7, 8, 9, 10, 11
+_STATE = 12
 _DEFINE, _FORGET = 0, 1
 _CALL, _CALLS = 2, 3
 _NOTHING, _JSON, _TEXT, _BYTES, _TYPED = 0, 1, 2, 3, 4
-_MORE = 1
-_NEXT, _RESPOND, _GOTO, _FAIL, _RETURNED, _RAISED = 1, 2, 3, 4, 5, 6
+_MORE, _STREAM, _BATCH = 1, 2, 4
+_NEXT, _RESPOND, _GOTO, _FAIL, _RETURNED, _RAISED, _END = 1, 2, 3, 4, 5, 6, 7
 _ERROR, _ABORT, _DECODE, _ENCODE, _CANCELLED, _MEMORY = 1, 2, 3, 4, 5, 6
+# What a STATE asks, and what it answers.
+_GET, _SET, _ADD, _COMPARE, _DELETE = 1, 2, 3, 4, 5
+_NO, _VALUE, _DONE, _REFUSED = 0, 1, 2, 3
 
 # A header is read as few objects as will do: kind, flags, content and verb as one number (the "word"), and job and
 # attempt as twelve opaque bytes (the "key"), which the outcome repeats.
@@ -89,6 +112,16 @@ _PRINTED_LIMIT = 64
 # How many jobs a node may send beyond the one at hand, once it has asked.
 _AHEAD = 16
 
+# How many bytes of chunks may be on their way to the client before the worker waits.
+_WINDOW = 262_144
+
+# How many files a worker names, and how many bytes of them, so that they fit into an extension.
+_FILES = 1000
+_FILES_LIMIT = 131_072
+
+# The longest key of the state, in bytes of UTF-8.
+_KEY_LIMIT = 1024
+
 # How much is read from the socket at once, and how many times in a row before something else gets its turn.
 _READ_SIZE = 65_536
 _READS = 16
@@ -104,6 +137,9 @@ _LOOK_AFTER = 1_000_000
 # no job at hand before it rests.
 _TICK = 0.02
 _TICKS = 50
+
+# The key of what stands for the end of a batch among the jobs that wait. No job has such a short one.
+_BATCH_END = b""
 
 # The key of a FUNCTION and its parts, which belong to no job.
 _FUNCTION_KEY = b"\xff" * 8 + bytes(4)
@@ -385,6 +421,173 @@ class Goto:
         return f"<evener.Goto {self.target!r}>"
 
 
+class StateRefused(Exception):
+    """The node refuses what `Context.state` was asked for: there is no room left, or no number to add to."""
+
+    __evener__ = "state-refused"
+    __module__ = "evener"
+
+
+class State:
+    """Small JSON values that jobs keep for each other, under keys, at the node: `Context.state`.
+
+    Each method is one question to the node, which does them one at a time, whichever worker asks. What is kept is gone
+    when the node ends. `ttl` is after how many seconds an entry ends; without it, it stays. What the node has no room
+    for raises `StateRefused`.
+
+    Tests of stage code may make their own, which keeps its values to itself: ``Context(state=State())``.
+    """
+
+    __slots__ = ("_desk", "_gave", "_job")
+    __module__ = "evener"
+
+    def __init__(self) -> None:
+        self._desk: Any = _Kept()
+        self._job = b""
+        # What the node gave last, by key: its very bytes, or None and what stood in for an entry that was not there.
+        self._gave: dict[str, tuple[Optional[bytes], Any]] = {}
+
+    @classmethod
+    def _of_job(cls, desk: Any, job: bytes) -> State:
+        state = cls()
+        state._desk, state._job = desk, job
+        return state
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value under `key`, or `default` if there is none."""
+        verb, payload = self._ask(_GET, key)
+        if verb == _NO:
+            self._gave[key] = (None, default)
+            return default
+        self._gave[key] = (payload, None)
+        return json.loads(payload)
+
+    def set(self, key: str, value: Any, ttl: Optional[float] = None) -> None:
+        """Put a value, which JSON can hold, under `key`."""
+        payload = self._encoded(value, "value")
+        self._ask(_SET, key, payload, ttl=ttl)
+        self._gave[key] = (payload, None)
+
+    def add(self, key: str, amount: float = 1, ttl: Optional[float] = None) -> Union[int, float]:
+        """Add `amount` to the number under `key`, and return the sum. Where there is none, it is 0 and gets the `ttl`.
+
+        Whole numbers are of 64 bits. Raises StateRefused if what is there is no number, or the sum does not fit.
+        """
+        if isinstance(amount, bool) or not isinstance(amount, (int, float)):
+            raise TypeError(f"amount is a number, not {_quoted(amount)}")
+        if isinstance(amount, int) and not -(2**63) <= amount < 2**63:
+            raise ValueError("amount does not fit into 64 bits")
+        if not math.isfinite(amount):
+            raise ValueError(f"amount is a number that JSON has, not {amount!r}")
+        payload = self._ask(_ADD, key, amount=amount, ttl=ttl)[1]
+        self._gave[key] = (payload, None)
+        total: Union[int, float] = json.loads(payload)
+        return total
+
+    def compare_and_set(self, key: str, expected: Any, value: Any, ttl: Optional[float] = None) -> bool:
+        """Put `value` under `key` if `expected` is there, and say whether it was. None expects that there is nothing.
+
+        What `get` returned before, its `default` too, stands for just what it found.
+        """
+        old, new = self._expected(key, expected), self._encoded(value, "value")
+        size = None if old is None else len(old)
+        verb, _ = self._ask(_COMPARE, key, new if old is None else old + new, ttl=ttl, expected=size)
+        if verb == _DONE:
+            self._gave[key] = (new, None)
+        return verb == _DONE
+
+    def delete(self, key: str) -> bool:
+        """Remove what is under `key`, and say whether there was anything."""
+        verb, _ = self._ask(_DELETE, key)
+        self._gave[key] = (None, None)
+        return verb == _DONE
+
+    def _expected(self, key: str, expected: Any) -> Optional[bytes]:
+        """Return the bytes that are to be at the node, or None if nothing is."""
+        gave = self._gave.get(key) if isinstance(key, str) else None
+        if gave is not None:
+            payload, default = gave
+            if payload is None:
+                if expected is default or expected == default:
+                    return None
+            elif json.loads(payload) == expected:
+                # Others may write the same value in another way, and the node compares bytes.
+                return payload
+        return None if expected is None else self._encoded(expected, "expected")
+
+    @staticmethod
+    def _encoded(value: Any, name: str) -> bytes:
+        try:
+            return _to_json(value, name, _encode_alone)
+        except _Unsendable as error:
+            raise ValueError(f"{error.place}: {error}") from None
+
+    def _ask(self, verb: int, key: str, payload: bytes = b"", **fields: Any) -> tuple[int, bytes]:
+        """Put a question to the node; return the verb and the payload of its answer."""
+        if not isinstance(key, str):
+            raise TypeError(f"a key of the state is a str, not a {_type_name(type(key))}")
+        try:
+            size = len(key.encode())
+        except UnicodeEncodeError as error:
+            raise ValueError(f"key: {_surrogate(error)}") from None
+        if size > _KEY_LIMIT:
+            raise ValueError(f"a key of the state has at most {_KEY_LIMIT} bytes, and this one has {size}")
+        ttl = fields.get("ttl")
+        if ttl is not None:
+            if isinstance(ttl, bool) or not isinstance(ttl, (int, float)):
+                raise TypeError(f"ttl is a number of seconds, not {_quoted(ttl)}")
+            if not 0 < ttl < 1e18:
+                raise ValueError(f"ttl is a number of seconds greater than 0, not {ttl!r}")
+        if len(payload) > _PART_LIMIT:
+            raise ValueError(f"a value of the state has at most {_PART_LIMIT} bytes of JSON, not {len(payload)}")
+        known = {name: value for name, value in fields.items() if value is not None}
+        extension = json.dumps({"key": key, **known}, ensure_ascii=False).encode()
+        answer, detail, found = self._desk.ask(self._job, verb, extension, payload)
+        if answer == _REFUSED:
+            raise _as_seen_by_user("StateRefused", StateRefused)(_fields_of(detail).get("detail", "the node refused"))
+        return answer, found
+
+
+class _Kept:
+    """A state without a node, for tests of stage code."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._entries: dict[str, tuple[bytes, float]] = {}
+
+    def ask(self, _job: bytes, verb: int, extension: bytes, payload: bytes) -> tuple[int, bytes, bytes]:
+        """Answer as the node does."""
+        fields = json.loads(extension)
+        with self._guard:
+            now, key = time.monotonic(), fields["key"]
+            found, ends = self._entries.get(key, (None, math.inf))
+            if ends <= now:
+                found, ends = None, math.inf
+            fresh = now + fields.get("ttl", math.inf)
+            if verb == _GET:
+                return (_NO, b"", b"") if found is None else (_VALUE, b"", found)
+            if verb == _DELETE:
+                self._entries.pop(key, None)
+                return (_NO if found is None else _DONE), b"", b""
+            if verb == _ADD:
+                before = 0 if found is None else json.loads(found)
+                if isinstance(before, bool) or not isinstance(before, (int, float)):
+                    return _REFUSED, b'{"detail":"what is there is not a number"}', b""
+                total = before + fields["amount"]
+                if not (-(2**63) <= total < 2**63 if isinstance(total, int) else math.isfinite(total)):
+                    return _REFUSED, b'{"detail":"the sum is too large for a number of 64 bits"}', b""
+                payload = json.dumps(total).encode()
+                self._entries[key] = (payload, fresh if found is None else ends)
+                return _VALUE, b"", payload
+            if verb == _COMPARE:
+                size = fields.get("expected")
+                if found != (None if size is None else payload[:size]):
+                    return _NO, b"", b""
+                payload = payload[size or 0 :]
+            self._entries[key] = (payload, fresh)
+            return _DONE, b"", b""
+
+
 class Context:
     """What is known about the job at hand: the second argument of a stage's function that takes two.
 
@@ -393,10 +596,11 @@ class Context:
     Attributes: `tries` (executions that started, this one included), `deadline` (a point on the clock of
     `time.monotonic`, in seconds, or None), and the properties below.
 
-    Tests of stage code may make their own; `cancelled` is then a function that says whether the job is cancelled.
+    Tests of stage code may make their own; `cancelled` is then a function that says whether the job is cancelled, and
+    `state` what jobs keep for each other, by default a `State` of its own.
     """
 
-    __slots__ = ("_extension", "_fields", "_name", "_poll", "_request", "_told", "deadline", "tries")
+    __slots__ = ("_desk", "_extension", "_fields", "_job", "_name", "_request", "_state", "_told", "deadline", "tries")
     __module__ = "evener"
 
     tries: int
@@ -412,6 +616,7 @@ class Context:
         traceparent: str = "",
         cancelled: Optional[Callable[[], bool]] = None,
         name: str = "evener",
+        state: Optional[State] = None,
     ) -> None:
         self.tries = tries
         self.deadline = deadline
@@ -419,9 +624,12 @@ class Context:
         self._fields = {"job_id": job_id, "request_id": request_id, "traceparent": traceparent}
         self._extension: Union[bytes, bytearray] = b""
         self._request = request
-        self._poll = cancelled
+        # Who knows about the job, and how it is called there.
+        self._desk: Any = None if cancelled is None else _Alone(cancelled)
+        self._job = b""
         self._told = False
         self._name = name
+        self._state = State() if state is None else state
 
     @classmethod
     def _of_job(
@@ -430,7 +638,8 @@ class Context:
         extension: Union[bytes, bytearray],
         tries: int,
         left: int,
-        poll: Callable[[], bool],
+        desk: Any,
+        job: bytes,
         name: str,
     ) -> Context:
         """Make the context of a JOB. Most functions only ask whether it is cancelled, so the extension waits unread."""
@@ -440,7 +649,8 @@ class Context:
         context._fields = fields
         context._extension = extension
         context._request = None
-        context._poll = poll
+        context._desk = desk
+        context._job = job
         context._told = False
         context._name = name
         return context
@@ -482,8 +692,8 @@ class Context:
 
     def cancelled(self) -> bool:
         """Say whether nobody waits for this job any more. Never blocks, and costs one system call."""
-        if not self._told and self._poll is not None:
-            self._told = self._poll()
+        if not self._told and self._desk is not None:
+            self._told = self._desk.cancelled(self._job)
         return self._told
 
     def check(self) -> None:
@@ -493,12 +703,32 @@ class Context:
             raise _as_seen_by_user("Cancelled", Cancelled)
 
     @property
+    def state(self) -> State:
+        """What jobs keep for each other at the node, as long as the job is not done."""
+        try:
+            return self._state
+        except AttributeError:
+            self._state = State._of_job(self._desk, self._job)
+            return self._state
+
+    @property
     def log(self) -> logging.Logger:
         """A logger named after the stage's target, or the function. It writes lines to standard error, from INFO up.
 
         Where user code configures the root logger, that configuration decides instead.
         """
         return _logger(self._name)
+
+
+class _Alone:
+    """Stands for the node in a context that a test made."""
+
+    def __init__(self, cancelled: Callable[[], bool]) -> None:
+        self._cancelled = cancelled
+
+    def cancelled(self, _job: bytes) -> bool:
+        """Say what the test says."""
+        return self._cancelled()
 
 
 def context() -> Optional[Context]:
@@ -598,6 +828,9 @@ def _as_seen_by_user(name: str, own: Any) -> Any:
     return found if getattr(found, "__evener__", None) == own.__evener__ else own
 
 
+_logger_guard = threading.Lock()
+
+
 def _logger(name: str) -> logging.Logger:
     import logging
 
@@ -610,14 +843,16 @@ def _logger(name: str) -> logging.Logger:
             return "\n".join(f"<{level}>{line}" for line in super().format(record).splitlines() or [""])
 
     logger = logging.getLogger(name)
-    if not logger.handlers and not logging.getLogger().handlers:
-        handler = logging.StreamHandler()
-        # What a call writes is its caller's, to whom the levels are told in words.
-        handler.setFormatter(Levelled() if _calls is None else logging.Formatter("%(levelname)s %(name)s: %(message)s"))
-        logger.addHandler(handler)
-        logger.propagate = False
-        if logger.level == logging.NOTSET:
-            logger.setLevel(logging.INFO)
+    with _logger_guard:
+        if not logger.handlers and not logging.getLogger().handlers:
+            handler = logging.StreamHandler()
+            # What a call writes is its caller's, to whom the levels are told in words.
+            in_words = logging.Formatter("%(levelname)s %(name)s: %(message)s")
+            handler.setFormatter(Levelled() if _calls is None else in_words)
+            logger.addHandler(handler)
+            logger.propagate = False
+            if logger.level == logging.NOTSET:
+                logger.setLevel(logging.INFO)
     return logger
 
 
@@ -744,23 +979,32 @@ def _make_encoder() -> Callable[[Any, int], Iterable[str]]:
             _markers, _refuse_object, escape, None, ":", ",", False, False, False
         )
         return encoder
-    plain = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_refuse_object)
-    return lambda value, _level: (plain.encode(value),)
+    return _encode_alone
+
+
+_plain_encoder = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_refuse_object)
+
+
+def _encode_alone(value: Any, _level: int) -> Iterable[str]:
+    """Encode a value, whatever other threads encode at the same time."""
+    return (_plain_encoder.encode(value),)
 
 
 _encode = _make_encoder()
 
 
-def _to_json(value: Any, place: str) -> bytes:
-    """Encode a value as JSON, or say at which place it cannot be."""
+def _to_json(value: Any, place: str, encode: Optional[Callable[[Any, int], Iterable[str]]] = None) -> bytes:
+    """Encode a value as JSON, or say at which place it cannot be. It is for one thread, unless `encode` is for more."""
     try:
-        return "".join(_encode(value, 0)).encode()
+        return "".join((encode or _encode)(value, 0)).encode()
     except (TypeError, ValueError, RecursionError) as error:
-        _markers.clear()
+        if encode is None:
+            _markers.clear()
         where, why = _find_fault(value, place) or (place, str(error))
         raise _Unsendable(where, why) from None
     except BaseException:
-        _markers.clear()
+        if encode is None:
+            _markers.clear()
         raise
 
 
@@ -878,7 +1122,7 @@ def _object_fault(value: Any) -> str:
     if isinstance(value, (set, frozenset)):
         return f"a {name}, which JSON does not have; send a list"
     if inspect.isgenerator(value) or inspect.isasyncgen(value):
-        return "generators cannot be returned yet; return a list"
+        return "a generator inside another value; return it by itself, or send a list"
     if inspect.iscoroutine(value) or inspect.isawaitable(value):
         return f"a {name}: the function should not be async, or should await what it returns"
     marker = getattr(kind, "__evener__", None)
@@ -944,7 +1188,7 @@ def _response_headers(headers: Any) -> bytes:
 
 
 # What an OUTCOME consists of, apart from the job and the time: word, number, extension, payload.
-_Outcome = tuple[int, int, bytes, bytes]
+_Outcome = tuple[int, int, bytes, Union[bytes, memoryview]]
 
 
 def _outcome_of(result: Any) -> _Outcome:
@@ -1124,6 +1368,64 @@ _ONE_CALL = _word(_JOB, _BYTES, _CALL)
 _CALL_JOBS = frozenset((_ONE_CALL, _word(_JOB, _BYTES, _CALLS)))
 
 
+class _Hold:
+    """A job of several that are at hand at the same time."""
+
+    __slots__ = ("news", "owed", "told")
+
+    def __init__(self) -> None:
+        # Whether it was cancelled, the bytes of its chunks that the client has not taken, and who waits for a change.
+        self.told = False
+        self.owed = 0
+        self.news: Any = None
+
+    def tell(self) -> None:
+        """Note that the job was cancelled."""
+        self.told = True
+        if self.news is not None:
+            self.news.notify_all()
+
+    def credit(self, size: int) -> None:
+        """Note that the client has taken so many bytes."""
+        self.owed = max(0, self.owed - size)
+        if self.news is not None:
+            self.news.notify_all()
+
+
+class _Task(_Hold):
+    """One of several jobs that are tasks. All is done in the thread of their loop, which is the reader."""
+
+    __slots__ = ("room", "task")
+
+    def __init__(self) -> None:
+        super().__init__()
+        # While there is something to cancel, and while it waits for the client to take what was sent.
+        self.task: Optional[asyncio.Task[None]] = None
+        self.room: Optional[asyncio.Future[None]] = None
+
+    def tell(self) -> None:
+        """Cancel the task, once."""
+        if not self.told and self.task is not None:
+            self.task.cancel()
+        super().tell()
+
+    def credit(self, size: int) -> None:
+        """Let the task go on if there is room."""
+        super().credit(size)
+        if self.room is not None and self.owed < _WINDOW and not self.room.done():
+            self.room.set_result(None)
+
+
+class _Question:
+    """A question about the state: its answer as verb, extension and payload, once it is there, and who waits for it."""
+
+    __slots__ = ("answer", "news")
+
+    def __init__(self, news: Optional[threading.Condition]) -> None:
+        self.answer: Optional[tuple[int, bytes, bytes]] = None
+        self.news = news
+
+
 class _Link:
     """The socket to the node, for everything that is not one whole JOB in one piece.
 
@@ -1133,6 +1435,9 @@ class _Link:
     While `current` is a job, whoever holds `guard` may read, write and change what is here; while it is None, only the
     loop may. Before CREDIT was granted, only contexts do, and the loop takes the guard when it is done with a job that
     has one. From then on it is `watched`, and holds the guard except in a call and while it waits for a job.
+
+    Where several jobs are `at_hand` in threads, `current` stays None: one thread is the `reader`, and all that anybody
+    does here is done with the guard.
     """
 
     def __init__(self, connection: socket.socket) -> None:
@@ -1140,6 +1445,17 @@ class _Link:
         # What a JOB may be, and the functions that calls are of, by number: none in a stage.
         self.kinds = _WHOLE_JOBS
         self.functions: Optional[dict[int, _Function]] = None
+        # The flags that even a JOB may not have.
+        self.unknown = 0xFE00 & ~(_STREAM << 8)
+        # Whether jobs come in batches, and whether the job whose parts are arriving is the last of its batch.
+        self.batches = False
+        self._closing = False
+        # The jobs at hand, where there may be several, and the thread that reads for them if no other may.
+        self.at_hand: dict[bytes, _Hold] = {}
+        self.reader: Optional[int] = None
+        self.hold: type[_Hold] = _Hold
+        # What the reader calls after it has looked in between, for what it may have found.
+        self.stirred: Optional[Callable[[], object]] = None
         # Whether jobs may be sent ahead.
         self.generous = True
         self.backlog = bytearray()
@@ -1159,6 +1475,13 @@ class _Link:
         # The job at hand, as far as somebody else needs to know: it has a context, or there is a watch.
         self.current: Optional[bytes] = None
         self.told = False
+        # The last job that was cancelled while it was at hand, and the bytes of chunks of the job at hand that the
+        # client has not taken.
+        self.told_of: Optional[bytes] = None
+        self.owed = 0
+        # The questions about the state that are not answered, by their numbers.
+        self._questions: dict[int, _Question] = {}
+        self._asked_last = 0
         self._bye = False
         # Why reading cannot go on after the jobs that are ahead.
         self._fault: Optional[BaseException] = None
@@ -1180,6 +1503,9 @@ class _Link:
         self.guard = threading.Lock()
         self._poll = select.poll()
         self._poll.register(self.socket, select.POLLIN)
+        # For waits without the guard: two threads cannot share one of these.
+        self._readable = select.poll()
+        self._readable.register(self.socket, select.POLLIN)
 
     def _forget(self) -> None:
         """In a process that user code forked: the socket is the worker's alone, and the watch stayed behind."""
@@ -1287,6 +1613,7 @@ class _Link:
         if self._fault is not None:
             return
         backlog, ahead, unpack, functions = self.backlog, self.ahead, _HEADER.unpack_from, self.functions
+        kinds, batches = self.kinds, self.batches
         now = time.perf_counter_ns()
         start, size = 0, len(backlog) + len(tail)
         try:
@@ -1295,7 +1622,9 @@ class _Link:
                 if extension > length or extension > _EXTENSION_LIMIT or length - extension > _PART_LIMIT:
                     raise _Malformed(f"a frame of {length} bytes with an extension of {extension}")
                 kind = word & 0xFF
-                if word & 0xFE00 or (function and (functions is None or kind not in (_JOB, _PART, _FUNCTION))):
+                if (word & 0xFE00 and (kind != _JOB or word & self.unknown)) or (
+                    function and (functions is None or kind not in (_JOB, _PART, _FUNCTION))
+                ):
                     raise _Malformed(f"a frame with unknown flags: {word >> 8 & 0xFF:#04x}, reserved {function:#x}")
                 middle = start + _HEADER_SIZE + extension
                 end = start + _HEADER_SIZE + length
@@ -1307,7 +1636,7 @@ class _Link:
                     whole = word & ~(_MORE << 8)
                     if self.unfinished is not None:
                         raise _Malformed("a JOB between the parts of another")
-                    if whole not in self.kinds or (payload and not word & 0xFF0000):
+                    if (whole not in kinds and whole & ~0xFE00 not in kinds) or (payload and not word & 0xFF0000):
                         raise _Malformed(f"a JOB with the word {word:#010x} and {length - extension} bytes")
                     if self._bye:
                         raise _Malformed("a JOB after BYE")
@@ -1320,6 +1649,8 @@ class _Link:
                         ahead.append((word, key, cold, number, left, payload + tail if tail else payload, now))
                     else:
                         self._begin_parts(key, (whole, cold, number, left, now, 0), [payload, tail])
+                    if batches and not word & _BATCH << 8:
+                        self._close_batch()
                 elif kind == _PART:
                     self._keep_part(word, key, [backlog[middle:end], tail], function)
                 elif kind == _FUNCTION and functions is not None:
@@ -1329,15 +1660,25 @@ class _Link:
                         self.send(_failure(_CANCELLED), key, 0)
                     elif key == self.current:
                         self.told = True
+                        self.told_of = self.current
+                    elif key in self.at_hand:
+                        self.at_hand[key].tell()
                 elif kind == _RECALL:
                     if self._drop(key):
                         self.send((_word(_OUTCOME, 0, _RETURNED), 0, b"", b""), key, 0)
+                elif kind == _CREDIT and key != _NO_KEY:
+                    if key == self.current:
+                        self.owed = max(0, self.owed - number)
+                    elif key in self.at_hand:
+                        self.at_hand[key].credit(number)
                 elif kind == _CREDIT:
                     self._asked = True
                     if self.watched:
                         self._grant()
                     else:
                         self.alert = True
+                elif kind == _STATE:
+                    self._answer(word, number, bytes(backlog[middle - extension : middle]), [backlog[middle:end], tail])
                 elif kind == _BYE:
                     self._bye = self.alert = True
                 else:
@@ -1368,6 +1709,8 @@ class _Link:
                 self.functions[function] = _Function(function, whole)
             else:
                 self.ahead.append((word_of_first, key, cold, number, left, whole, now))
+                if self._closing:
+                    self._close_batch()
 
     def _add(self, pieces: _Pieces) -> None:
         if self._large is not None:
@@ -1388,6 +1731,8 @@ class _Link:
         """Drop a job that has not begun; False if there is none of this key."""
         if key == self.unfinished_job:
             self._forget_parts()
+            if self._closing:
+                self._close_batch()
             return True
         for index, job in enumerate(self.ahead):
             if job[1] == key:
@@ -1415,13 +1760,49 @@ class _Link:
         else:
             self._begin_parts(key, (whole, b"", 0, 0, 0, number), pieces)
 
+    # Batches
+
+    def _close_batch(self) -> None:
+        """Note the end of a batch behind its last job, which may be withdrawn without it, once that is whole."""
+        self._closing = self.unfinished is not None
+        if not self._closing:
+            self.ahead.append((0, _BATCH_END, b"", 0, 0, b"", 0))
+
+    def next_batch(self) -> list[_Job]:
+        """Wait for a whole batch, of which all jobs may have been withdrawn. It is for the loop alone.
+
+        Raises _NodeGone on BYE and at the end of the stream, and _Malformed.
+        """
+        self._sort()
+        while True:
+            if self._holds_batch():
+                # Some of its jobs may have been withdrawn.
+                self.look()
+                if self._holds_batch():
+                    break
+            if self._fault is not None:
+                raise self._fault
+            if self.ended or self._bye:
+                raise _NodeGone
+            self._readable.poll()
+            self._read_on()
+            self._sort()
+        batch: list[_Job] = []
+        while True:
+            job = self.ahead.popleft()
+            if job[1] == _BATCH_END:
+                return batch
+            batch.append(job)
+
+    def _holds_batch(self) -> bool:
+        return any(job[1] == _BATCH_END for job in self.ahead)
+
     # Cancelling
 
-    def begin(self, key: bytes) -> Callable[[], bool]:
-        """Note the job at hand; return the function that says whether it was cancelled."""
+    def begin(self, key: bytes) -> None:
+        """Note the job at hand."""
         self.told = False
         self.current = key
-        return lambda: self.cancelled(key)
 
     def finish(self) -> None:
         """The job at hand is done: from now on only the loop reads, even if a thread still holds the job's context."""
@@ -1430,14 +1811,148 @@ class _Link:
 
     def cancelled(self, key: Optional[bytes]) -> bool:
         """Say whether this job is at hand and was cancelled."""
-        if self.current is not key or key is None:
+        if key is None or not self._holds(key):
             return False
+        if not self._may_read():
+            hold = self.at_hand.get(key)
+            return hold is not None and hold.told
         with self.guard:
-            if self.current is not key:
+            if not self._holds(key):
                 return False
             if self._poll.poll(0):
-                self.look()
-            return self.ended or self.told
+                self._look_between()
+            return self.ended or (self.told if self.current is key else self.at_hand[key].told)
+
+    def _holds(self, key: bytes) -> bool:
+        """Say whether this job is at hand."""
+        return self.current is key or key in self.at_hand
+
+    def _may_read(self) -> bool:
+        """Say whether this thread may read, once it has the guard and its job is at hand."""
+        return self.reader is None or self.reader == get_ident()
+
+    # State
+
+    def ask(self, key: bytes, verb: int, extension: bytes, payload: bytes) -> tuple[int, bytes, bytes]:
+        """Put a question about the state for a job at hand; return the verb, the extension and the payload answered."""
+        if self.forked:
+            raise RuntimeError("a forked process cannot ask for the state; only the worker itself can")
+        reads = self._may_read()
+        with self.guard:
+            if not self._holds(key):
+                raise RuntimeError("the state is there while the job is; this job has ended")
+            self._asked_last = number = self._asked_last % 0xFFFF_FFFF + 1
+            question = self._questions[number] = _Question(None if reads else threading.Condition(self.guard))
+            word = _word(_STATE, _JSON if payload else _NOTHING, verb)
+            self.socket.sendall(_frame(word, key, extension, payload, number))
+            while question.news is not None and question.answer is None:
+                self._check_line()
+                question.news.wait()
+        while question.answer is None:
+            # Another thread may read the answer meanwhile, so this does not wait for ever.
+            select.select((self.socket,), (), (), _TICK)
+            with self.guard:
+                if question.answer is None:
+                    if self._holds(key):
+                        self._look_between()
+                    if question.answer is None:
+                        self._check_line()
+        return question.answer
+
+    def _look_between(self) -> None:
+        """Look for the job at hand."""
+        self.look()
+        if self.stirred is not None and (self.ahead or self.alert):
+            self.stirred()
+
+    def _check_line(self) -> None:
+        """Raise if nothing more will come."""
+        if self._fault is not None:
+            raise self._fault
+        if self.ended:
+            raise _as_seen_by_user("Cancelled", Cancelled)
+
+    def _answer(self, word: int, number: int, extension: bytes, pieces: _Pieces) -> None:
+        """Hand over the answer to a question."""
+        question = self._questions.pop(number, None)
+        payload = b"".join(pieces)
+        verb = word >> 24
+        if question is None or word & _MORE << 8 or (word >> 16 & 0xFF == _JSON) is not (verb == _VALUE):
+            raise _Malformed(f"a STATE with the word {word:#010x} and the number {number}")
+        question.answer = verb, extension, payload
+        if question.news is not None:
+            question.news.notify_all()
+
+    # Several jobs at the same time
+
+    def next_jobs(self) -> list[_Job]:
+        """Note the jobs that have come as being at hand, and return them. It is for the reader alone, with the guard.
+
+        Raises _NodeGone after BYE, when no job is at hand any more, and _Malformed.
+        """
+        self.look()
+        if self._fault is not None:
+            raise self._fault
+        jobs = list(self.ahead)
+        self.ahead.clear()
+        for job in jobs:
+            self.at_hand[job[1]] = self.hold()
+        if self.leaving and not self.at_hand and self.unfinished is None:
+            raise _NodeGone
+        return jobs
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the node has said BYE."""
+        return self._bye
+
+    def end_all(self) -> None:
+        """The node is gone: tell every job at hand. It is for the reader alone, with the guard."""
+        for hold in self.at_hand.values():
+            hold.tell()
+        for question in self._questions.values():
+            if question.news is not None:
+                question.news.notify_all()
+
+    def bring(self, outcome: Optional[_Outcome], key: bytes, spent: int) -> None:
+        """Send the outcome of one of several jobs, unless the node is gone; it is at hand no more."""
+        with self.guard:
+            del self.at_hand[key]
+            if outcome is not None:
+                self.send(outcome, key, spent)
+
+    # Chunks
+
+    def heed(self, key: bytes) -> None:
+        """Act on what has come while this job is at hand; raise Cancelled if nobody waits for it any more."""
+        with self.guard:
+            self.look()
+            if self._fault is not None:
+                raise self._fault
+            if self.ended or self.told_of is key:
+                raise Cancelled
+
+    def send_chunk(self, content: int, payload: Union[bytes, memoryview], key: bytes) -> None:
+        """Send a chunk of the job at hand once the client has taken enough of those before it."""
+        hold = self.at_hand.get(key)
+        if hold is not None:
+            with self.guard:
+                while hold.owed >= _WINDOW and not hold.told:
+                    if hold.news is None:
+                        hold.news = threading.Condition(self.guard)
+                    hold.news.wait()
+                if hold.told:
+                    raise Cancelled
+                hold.owed += len(payload)
+                self.send((_word(_CHUNK, content), 0, b"", payload), key, 0)
+            return
+        while self.owed >= _WINDOW:
+            # The watch may read the credit meanwhile, so this does not wait for ever.
+            self._readable.poll(_TICK * 1000)
+            self.heed(key)
+        with self.guard:
+            self.owed += len(payload)
+            self.send((_word(_CHUNK, content), 0, b"", payload), key, 0)
 
     # Watching
 
@@ -1545,7 +2060,12 @@ class _Link:
 
 
 def _frame(
-    word: int, key: bytes, extension: bytes = b"", payload: bytes = b"", number: int = 0, nanoseconds: int = 0
+    word: int,
+    key: bytes,
+    extension: bytes = b"",
+    payload: Union[bytes, memoryview] = b"",
+    number: int = 0,
+    nanoseconds: int = 0,
 ) -> bytes:
     return b"".join((_head(word, key, len(extension), len(payload), number, nanoseconds), extension, payload))
 
@@ -1749,6 +2269,7 @@ class _Calls:
         self._streams = _Streams()
         self.functions: dict[int, _Function] = {}
         link.functions, link.kinds, link.generous = self.functions, _CALL_JOBS, self._streams.countable
+        link.unknown = 0xFE00
         self.main = _Main()
         # What became of initializers, by their keys.
         self._initialized: dict[Optional[str], Optional[BaseException]] = {}
@@ -1901,8 +2422,7 @@ class _Calls:
             return None
         made = self._context
         if made is None or made[0] is not key:
-            poll, tries = (lambda: self._link.cancelled(key)), self._job[1]
-            made = key, Context._of_job({}, b"", tries, _NO_DEADLINE, poll, self._name)
+            made = key, Context._of_job({}, b"", self._job[1], _NO_DEADLINE, self._link, key, self._name)
             made[1].deadline = self._deadline
             self._context = made
         return made[1]
@@ -2248,6 +2768,7 @@ def _serve(
     full, look_after, no_deadline = _READ_SIZE, _LOOK_AFTER, _NO_DEADLINE
     scan, encode, join, system, make_context = _scan, _encode, "".join, sys, Context._of_job
     whole_jobs, json_job, plain, part_limit = _WHOLE_JOBS, _JSON_JOB, _PLAIN, _PART_LIMIT
+    generator = GeneratorType
     call_jobs: frozenset[int] = frozenset()
     functions: dict[int, _Function] = {}
     if calls is not None:
@@ -2327,7 +2848,9 @@ def _serve(
                 else:
                     value = _value_of(word, payload)
                 if wants_context:
-                    context = make_context(fields, extension, number, left, link.begin(key), name)
+                    link.told = False
+                    link.current = key
+                    context = make_context(fields, extension, number, left, link, key, name)
             except _Undecodable as error:
                 link.send(_failure(_DECODE, detail=str(error)), key, 0)
                 continue
@@ -2342,6 +2865,10 @@ def _serve(
             try:
                 try:
                     result = call(value) if context is None else call(value, context)
+                    kind = type(result)
+                    if kind is generator:
+                        result = _drain(link, result, word, key, context is None and not watched)
+                        kind = type(result)
                     spent = clock() - began
                 finally:
                     if watched:
@@ -2361,7 +2888,6 @@ def _serve(
 
             # The outcome.
             if outcome is None:
-                kind = type(result)
                 try:
                     if kind in plain:
                         word = next_json
@@ -2420,6 +2946,427 @@ def _serve(
     return 1
 
 
+def _serve_batches(link: _Link, call: Callable[..., Any], wants_context: bool, name: str) -> int:
+    """Do batches of jobs until the node ends it, and return the exit code."""
+    # The jobs of the batch at hand that have no outcome yet.
+    keys: deque[bytes] = deque()
+    try:
+        while True:
+            _do_batch(link, call, wants_context, name, keys)
+    except MemoryError as error:
+        message = _text_of(error)
+    except _NodeGone:
+        return 0
+    except _Malformed as error:
+        _complain(f"the node sent {error}")
+        return 2
+    except OSError as error:
+        if link.forked:
+            _leave_fork(None)
+        if not isinstance(error, ConnectionError):
+            _complain(f"the connection to the node broke: {error}")
+        return 0
+    # By now the traceback of the MemoryError is gone. The oldest job counts as the one that took the memory; the node
+    # takes the others for lost.
+    _flush()
+    link.send_memory(keys[0] if keys else link.unfinished_job, message)
+    return 1
+
+
+def _do_batch(link: _Link, call: Callable[..., Any], wants_context: bool, name: str, keys: deque[bytes]) -> None:
+    """Wait for a batch, do it, and send an outcome for each of its jobs."""
+    values: list[Any] = []
+    contexts: list[Context] = []
+    for job in link.next_batch():
+        keys.append(job[1])
+        try:
+            value, context = _opened(link, job, name)
+        except _Undecodable as error:
+            link.send(_failure(_DECODE, detail=str(error)), keys.pop(), 0)
+            continue
+        values.append(value)
+        contexts.append(context)
+    if not keys:
+        return
+    # A watch is never there, so until the call only this thread looks at the socket.
+    link.at_hand = {key: _Hold() for key in keys}
+    try:
+        outcomes, spent = _run_batch(link, call, (values, contexts) if wants_context else (values,), len(keys))
+    finally:
+        with link.guard:
+            link.at_hand = {}
+    # What the batch printed must be in the pipes before its outcomes are on their way.
+    _flush()
+    frames: list[bytes] = []
+    for outcome in outcomes:
+        key = keys[len(frames)]
+        word, number, extension, payload = outcome
+        if len(payload) <= _PART_LIMIT:
+            frames.append(_frame(word, key, extension, payload, number, spent))
+            continue
+        _send_frames(link, frames, keys)
+        link.send(outcome, key, spent)
+        keys.popleft()
+    _send_frames(link, frames, keys)
+
+
+def _send_frames(link: _Link, frames: list[bytes], keys: deque[bytes]) -> None:
+    """Send the outcomes of the oldest jobs in one piece, and forget both."""
+    link.socket.sendall(b"".join(frames))
+    for _ in frames:
+        keys.popleft()
+    frames.clear()
+
+
+def _opened(link: _Link, job: _Job, name: str) -> tuple[Any, Context]:
+    """Return the value and the context of a job of a batch."""
+    word, key, extension, number, left, payload, came = job
+    assert not isinstance(extension, _Function)
+    fields: Optional[dict[str, Any]] = None
+    if word >> 24:
+        fields = _fields_of(extension)
+        value: Any = _request_from(fields.get("request"), bytes(payload))
+    else:
+        value = _value_of(word, payload)
+    if left != _NO_DEADLINE:
+        left -= time.perf_counter_ns() - came
+    return value, Context._of_job(fields, extension, number, left, link, key, name)
+
+
+def _run_batch(
+    link: _Link, call: Callable[..., Any], arguments: tuple[Any, ...], count: int
+) -> tuple[list[_Outcome], int]:
+    """Call the function once; return an outcome for each value, and the time that it took."""
+    began = time.perf_counter_ns()
+    try:
+        results = call(*arguments)
+        if type(results) is GeneratorType:
+            results = list(results)
+        spent = time.perf_counter_ns() - began
+    except (MemoryError, _Malformed):
+        raise
+    except BaseException as error:
+        spent = time.perf_counter_ns() - began
+        if link.forked:
+            _leave_fork(error)
+        return [_failure_of(error)] * count, spent
+    if link.forked:
+        _leave_fork(None)
+    if not isinstance(results, (list, tuple)):
+        what = f"not this {_type_name(type(results))}"
+        if inspect.iscoroutine(results):
+            results.close()
+    elif len(results) != count:
+        what = f"not of {len(results)}"
+    else:
+        return [
+            _failure_of(result) if isinstance(result, BaseException) else _outcome_or_fault(result)
+            for result in results
+        ], spent
+    detail = f"a batch of {count} needs a list of {count} results, {what}"
+    return [_failure(_ENCODE, detail=detail, place="result")] * count, spent
+
+
+def _serve_threads(link: _Link, call: Callable[..., Any], wants_context: bool, name: str, most: int) -> NoReturn:
+    """Read for up to `most` threads that do jobs, until the node ends it, and leave."""
+    from queue import SimpleQueue
+
+    # The quick encoder is for one thread at a time.
+    globals()["_encode"] = _encode_alone
+    jobs: SimpleQueue[_Job] = SimpleQueue()
+    threads = 0
+    readable = select.poll()
+    readable.register(link.socket, select.POLLIN)
+    link.reader = get_ident()
+    code, message = 0, ""
+    try:
+        while not link.ended:
+            # At the end of the last job there is nothing to read.
+            readable.poll(_TICK * 1000 if link.leaving else None)
+            with link.guard:
+                for job in link.next_jobs():
+                    if threads < min(len(link.at_hand), most):
+                        threads += _start_thread(threads + 1, (link, call, wants_context, name, jobs))
+                    jobs.put(job)
+        with link.guard:
+            link.end_all()
+        while link.at_hand:
+            time.sleep(_TICK)
+    except _NodeGone:
+        code = 0
+    except _Malformed as error:
+        _complain(f"the node sent {error}")
+        code = 2
+    except MemoryError as error:
+        message = _text_of(error)
+        code = 1
+    _end_threads(link, code, link.unfinished_job, message)
+
+
+def _start_thread(number: int, arguments: tuple[Any, ...]) -> bool:
+    """Start a thread that does jobs, and say whether there is one more now; the first has to be."""
+    try:
+        threading.Thread(target=_work, args=arguments, name=f"evener-{number}", daemon=True).start()
+    except RuntimeError as error:
+        if number == 1:
+            raise MemoryError(str(error)) from None
+        return False
+    return True
+
+
+def _work(link: _Link, call: Callable[..., Any], wants_context: bool, name: str, jobs: SimpleQueue[_Job]) -> NoReturn:
+    """Do jobs, as one of several threads."""
+    key: Optional[bytes] = None
+    message = ""
+    try:
+        while True:
+            job = jobs.get()
+            key = job[1]
+            try:
+                _do_in_thread(link, call, wants_context, name, job)
+            except OSError:
+                if link.forked:
+                    _leave_fork(None)
+                # The node is gone, which the reader sees too; the other threads may still tidy up.
+            del job
+    except MemoryError as error:
+        message = _text_of(error)
+        code = 1
+    except _Malformed as error:
+        _complain(f"the node sent {error}")
+        code = 2
+    # By now the traceback of the MemoryError is gone, and with it what the function held.
+    _end_threads(link, code, key, message)
+
+
+def _end_threads(link: _Link, code: int, key: Optional[bytes], message: str) -> NoReturn:
+    """Leave, whatever the other threads do; with code 1 for want of memory, which the job of this key had."""
+    _flush()
+    # For good: no outcome follows BYE, and only one thread leaves.
+    link.guard.acquire()
+    try:
+        if code == 1:
+            link.send_memory(key, message)
+    except OSError:
+        code = 0
+    _leave(code)
+
+
+def _do_in_thread(link: _Link, call: Callable[..., Any], wants_context: bool, name: str, job: _Job) -> None:
+    """Do one of several jobs, and bring its outcome."""
+    word, key = job[0], job[1]
+    hold = link.at_hand[key]
+    outcome: Optional[_Outcome] = None
+    spent = 0
+    if hold.told:
+        # While it waited for its thread.
+        outcome = _failure(_CANCELLED)
+    else:
+        try:
+            value, context = _opened(link, job, name)
+        except _Undecodable as error:
+            outcome = _failure(_DECODE, detail=str(error))
+    del job
+    if outcome is None:
+        began = time.perf_counter_ns()
+        try:
+            result = call(value, context) if wants_context else call(value)
+            if type(result) is GeneratorType:
+                result = _drain(link, result, word, key, False)
+            spent = time.perf_counter_ns() - began
+        except (MemoryError, _Malformed):
+            raise
+        except BaseException as error:
+            spent = time.perf_counter_ns() - began
+            if link.forked:
+                _leave_fork(error)
+            outcome = _failure_of(error)
+        else:
+            outcome = _outcome_or_fault(result)
+    # What the job printed had better be in the pipes before its outcome is on its way.
+    _flush()
+    link.bring(None if link.ended else outcome, key, spent)
+
+
+class _Tasks:
+    """Jobs that are tasks of one loop."""
+
+    def __init__(
+        self, link: _Link, call: Callable[..., Any], wants_context: bool, name: str, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._link = link
+        self._call = call
+        self._wants_context = wants_context
+        self._name = name
+        self._loop = loop
+        # How it ends: the exit code, and for want of memory the job that had it, and what was said.
+        self._end: Optional[tuple[int, Optional[bytes], str]] = None
+
+    def serve(self) -> NoReturn:
+        """Do jobs until the node ends it, and leave."""
+        link, loop = self._link, self._loop
+        link.reader = get_ident()
+        link.hold = _Task
+        link.stirred = lambda: loop.call_soon(self._read)
+        loop.add_reader(link.socket, self._read)
+        while self._end is None:
+            try:
+                loop.run_forever()
+            except (SystemExit, KeyboardInterrupt):
+                # Out of a task that user code made, and that has it as its result. It does not end the worker.
+                continue
+        _end_threads(link, *self._end)
+
+    def _stop(self, code: int, key: Optional[bytes] = None, message: str = "") -> None:
+        if self._end is None:
+            self._end = code, key, message
+        self._loop.stop()
+
+    def _read(self) -> None:
+        """Begin the jobs that have come."""
+        link = self._link
+        message = None
+        try:
+            with link.guard:
+                jobs = link.next_jobs()
+                for job in jobs:
+                    hold = link.at_hand[job[1]]
+                    # Only once it has begun a task can be cancelled: before, nothing of it would run at all.
+                    self._loop.create_task(self._run(job, hold))
+                if link.ended:
+                    self._loop.remove_reader(link.socket)
+                    link.end_all()
+        except _NodeGone:
+            self._stop(0)
+        except _Malformed as error:
+            _complain(f"the node sent {error}")
+            self._stop(2)
+        except MemoryError as error:
+            message = _text_of(error)
+        if message is not None:
+            self._stop(1, link.unfinished_job, message)
+        elif link.ended and not link.at_hand:
+            self._stop(0)
+
+    async def _run(self, job: _Job, hold: Any) -> None:
+        """Do one job, whatever becomes of it."""
+        import asyncio
+
+        link, key = self._link, job[1]
+        message = None
+        hold.task = asyncio.current_task()
+        try:
+            await self._do(job, hold)
+        except MemoryError as error:
+            message = _text_of(error)
+        except _Malformed as error:
+            _complain(f"the node sent {error}")
+            self._stop(2)
+        except OSError:
+            if link.forked:
+                _leave_fork(None)
+            # The node is gone, which reading shows too.
+        if message is not None:
+            self._stop(1, key, message)
+        elif not link.at_hand and (link.leaving or link.ended):
+            self._read()
+
+    async def _do(self, job: _Job, hold: Any) -> None:
+        import asyncio
+
+        link, word, key = self._link, job[0], job[1]
+        outcome: Optional[_Outcome] = None
+        spent = 0
+        if hold.told:
+            outcome = _failure(_CANCELLED)
+        else:
+            try:
+                value, context = _opened(link, job, self._name)
+            except _Undecodable as error:
+                outcome = _failure(_DECODE, detail=str(error))
+        if outcome is None:
+            began = time.perf_counter_ns()
+            try:
+                result = self._call(value, context) if self._wants_context else self._call(value)
+                if inspect.isawaitable(result):
+                    result = await result
+                if inspect.isasyncgen(result) or type(result) is GeneratorType:
+                    result = await self._drain(result, word, key, hold)
+                spent = time.perf_counter_ns() - began
+            except (MemoryError, _Malformed):
+                raise
+            except BaseException as error:
+                spent = time.perf_counter_ns() - began
+                if link.forked:
+                    _leave_fork(error)
+                told = hold.told and isinstance(error, asyncio.CancelledError)
+                outcome = _failure(_CANCELLED) if told else _failure_of(error)
+            else:
+                outcome = _outcome_or_fault(result)
+        hold.task = None
+        _flush()
+        link.bring(None if link.ended else outcome, key, spent)
+
+    async def _drain(self, items: Any, word: int, key: bytes, hold: Any) -> Any:
+        """Send what a generator yields as chunks, or make a list of it if the job is not to be streamed."""
+        import asyncio
+
+        if type(items) is GeneratorType:
+            items = _in_turn(items)
+        streams = word & _STREAM << 8
+        kept: list[Any] = []
+        count = 0
+        rested = time.perf_counter_ns()
+        try:
+            async for item in items:
+                if time.perf_counter_ns() - rested > _LOOK_AFTER:
+                    # It may never wait for anything by itself.
+                    await asyncio.sleep(0)
+                    rested = time.perf_counter_ns()
+                if streams:
+                    for content, piece in _pieces_of(item, f"item[{count}]"):
+                        await self._send_chunk(content, piece, key, hold)
+                    count += 1
+                else:
+                    kept.append(item)
+        except BaseException:
+            if not self._link.forked:
+                await _close_async(items)
+            raise
+        return _Made((_word(_OUTCOME, _NOTHING, _END), 0, b"", b"")) if streams else kept
+
+    async def _send_chunk(self, content: int, payload: Union[bytes, memoryview], key: bytes, hold: Any) -> None:
+        """Send a chunk once the client has taken enough of those before it."""
+        while hold.owed >= _WINDOW:
+            hold.room = self._loop.create_future()
+            try:
+                await hold.room
+            finally:
+                hold.room = None
+        with self._link.guard:
+            hold.owed += len(payload)
+            self._link.send((_word(_CHUNK, content), 0, b"", payload), key, 0)
+
+
+async def _in_turn(items: Generator[Any, Any, Any]) -> AsyncIterator[Any]:
+    """Give what a plain generator yields."""
+    try:
+        for item in items:
+            yield item
+    finally:
+        items.close()
+
+
+async def _close_async(items: Any) -> None:
+    """Let an async generator clean up. The job has failed already: what goes wrong here is only told."""
+    try:
+        await items.aclose()
+    except (MemoryError, _Malformed):
+        raise
+    except BaseException as error:
+        _complain(f"closing a generator failed\n{_traceback_of(error)}")
+
+
 def _fields_of(extension: Union[bytes, bytearray]) -> dict[str, Any]:
     if not extension:
         return {}
@@ -2449,6 +3396,69 @@ def _value_of(word: int, payload: Union[bytes, bytearray]) -> Any:
     if content == _TEXT:
         return _decode_text(payload)
     return bytes(payload)
+
+
+def _drain(link: _Link, items: Generator[Any, Any, Any], word: int, key: bytes, alone: bool) -> Any:
+    """Send what a generator yields as chunks, or make a list of it if the job is not to be streamed.
+
+    `alone` says that nobody else has noted the job as the one at hand.
+    """
+    streams = word & _STREAM << 8
+    kept: list[Any] = []
+    count = 0
+    link.owed = 0
+    # There if the job is one of several; then somebody else reads.
+    hold = link.at_hand.get(key)
+    if alone:
+        link.begin(key)
+    try:
+        for item in items:
+            if hold is not None:
+                if hold.told:
+                    raise Cancelled
+            elif time.perf_counter_ns() - link.looked > _LOOK_AFTER:
+                link.heed(key)
+            if streams:
+                for content, piece in _pieces_of(item, f"item[{count}]"):
+                    link.send_chunk(content, piece, key)
+                count += 1
+            else:
+                kept.append(item)
+    except BaseException:
+        if not link.forked:
+            _close(items)
+        raise
+    finally:
+        if alone:
+            link.finish()
+    return _Made((_word(_OUTCOME, _NOTHING, _END), 0, b"", b"")) if streams else kept
+
+
+def _pieces_of(item: Any, place: str) -> Iterator[tuple[int, Union[bytes, memoryview]]]:
+    """Cut large text and bytes into chunks, so that the credit holds for them too; text between characters."""
+    content, payload = _to_payload(item, place)
+    if content == _JSON or len(payload) <= _PART_LIMIT:
+        yield content, payload
+        return
+    start, size = 0, len(payload)
+    view = memoryview(payload)
+    while start < size:
+        end = min(start + _PART_LIMIT, size)
+        if content == _TEXT:
+            while end < size and payload[end] & 0xC0 == 0x80:
+                end -= 1
+        yield content, view[start:end]
+        start = end
+
+
+def _close(items: Generator[Any, Any, Any]) -> None:
+    """Let a generator clean up. The job has failed already: what goes wrong here is only told."""
+    try:
+        items.close()
+    except (MemoryError, _Malformed):
+        raise
+    except BaseException as error:
+        _complain(f"closing a generator failed\n{_traceback_of(error)}")
 
 
 def _outcome_or_fault(result: Any) -> _Outcome:
@@ -2490,8 +3500,17 @@ class _CannotStart(Exception):
     """The target is not what a worker can run; the message says why and what to do."""
 
 
-def _load(target: str, folder: str) -> tuple[Callable[..., Any], bool]:
-    """Import the target and warm it up; return what to call, and whether it takes a context."""
+class _Target(NamedTuple):
+    """What a stage runs."""
+
+    call: Callable[..., Any]
+    wants_context: bool
+    # For async functions.
+    loop: Optional[asyncio.AbstractEventLoop]
+
+
+def _load(target: str, folder: str, way: str) -> _Target:
+    """Import the target and warm it up for this way of doing jobs."""
     module_name, _, attribute = target.partition(":")
     if not module_name or not attribute:
         raise _CannotStart(f"{target!r} names no target; write MODULE:ATTRIBUTE, such as primes:compute")
@@ -2510,11 +3529,65 @@ def _load(target: str, folder: str) -> tuple[Callable[..., Any], bool]:
         if not hasattr(found, step):
             raise _CannotStart(_missing(target, found, step))
         found = getattr(found, step)
-    if isinstance(found, type):
-        return _made(target, found)
     if not callable(found):
         raise _CannotStart(f"{target} is a {_type_name(type(found))}; a target is a function or a class with __call__")
-    return found, _wants_context(target, found)
+    loop = None
+    if _is_async(target, found, way):
+        import asyncio
+
+        loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
+    call = _made(target, found, loop) if isinstance(found, type) else found
+    return _Target(call, _wants_context(target, call), loop)
+
+
+def _is_async(target: str, found: Any, way: str) -> bool:
+    """Say whether a target is an async function, a generator or not; raise _CannotStart if it does not go that way."""
+    if isinstance(found, type):
+        functions = [inspect.getattr_static(found, "__call__", None)]
+    else:
+        functions = [found, inspect.getattr_static(type(found), "__call__", None)]
+    if way == "--concurrency":
+        # A decorator may be a plain function around an async one.
+        functions += [inspect.unwrap(function) for function in functions if callable(function)]
+    found_async = any(inspect.iscoroutinefunction(each) or inspect.isasyncgenfunction(each) for each in functions)
+    if way == "--concurrency" and not found_async:
+        raise _CannotStart(
+            f"{target} is no async function, which `concurrency` is for; use `threads` in its place, or an async def"
+        )
+    if way == "--threads" and found_async:
+        raise _CannotStart(f"{target} is an async function, which needs no `threads`; use `concurrency` in their place")
+    if way == "--batch" and found_async:
+        raise _CannotStart(f"{target} is an async function, which cannot do a `batch`; use a plain def")
+    return found_async
+
+
+def _loaded_from(folder: str) -> list[str]:
+    """Return the files of the modules that were loaded from under a folder: the node may watch them for changes."""
+    inside = os.path.join(folder, "")
+    own = os.path.abspath(__file__)
+    found: set[str] = set()
+    for module in list(sys.modules.values()):
+        # Whatever is in there: a module may answer for names that it does not have.
+        named = module.__dict__.get("__file__") if isinstance(module, ModuleType) else None
+        if not isinstance(named, str):
+            continue
+        path = os.path.abspath(named)
+        if path.startswith(inside) and path != own:
+            try:
+                path.encode()
+            except UnicodeEncodeError:
+                continue
+            found.add(path)
+    files: list[str] = []
+    room = _FILES_LIMIT
+    # What is installed in the folder comes last, if there is too much.
+    for path in sorted(found, key=lambda path: ("site-packages" in path, path))[:_FILES]:
+        room -= len(json.dumps(path, ensure_ascii=False).encode()) + 2
+        if room < 0:
+            break
+        files.append(path)
+    return files
 
 
 def _names_in(folder: str) -> list[str]:
@@ -2542,8 +3615,8 @@ def _missing(target: str, holder: Any, step: str) -> str:
     return f"{target}: {_type_name(type(holder))} has no {step!r}{hint}"
 
 
-def _made(target: str, kind: type) -> tuple[Callable[..., Any], bool]:
-    """Make the one instance of a stateful worker; this is its warm-up."""
+def _made(target: str, kind: type, loop: Optional[asyncio.AbstractEventLoop]) -> Callable[..., Any]:
+    """Make the one instance of a stateful worker; this is its warm-up, in the loop if there is one."""
     if not any("__call__" in base.__dict__ for base in kind.__mro__):
         raise _CannotStart(f"{target} is a class without __call__; give it a method __call__(self, value)")
     try:
@@ -2553,17 +3626,26 @@ def _made(target: str, kind: type) -> tuple[Callable[..., Any], bool]:
     except ValueError:
         # Some built-in classes have no signature; making an instance shows what they take.
         pass
-    call = kind().__call__
-    return call, _wants_context(target, call)
+    if loop is None:
+        made = kind()
+    else:
+        made, failure = loop.run_until_complete(_make_in_loop(kind))
+        if failure is not None:
+            raise failure
+    call: Callable[..., Any] = made.__call__
+    return call
+
+
+async def _make_in_loop(kind: type) -> tuple[Any, Optional[BaseException]]:
+    """Make an instance where the loop runs; what is raised is returned, without the loop's own frames."""
+    try:
+        return kind(), None
+    except BaseException as error:
+        return None, error
 
 
 def _wants_context(target: str, function: Callable[..., Any]) -> bool:
     """Say whether a target takes a second argument; raise _CannotStart if it takes none, or needs more."""
-    for found in (function, inspect.getattr_static(type(function), "__call__", None)):
-        if inspect.iscoroutinefunction(found):
-            raise _CannotStart(f"{target} is an async function, which a stage cannot run yet; use a plain def")
-        if inspect.isgeneratorfunction(found) or inspect.isasyncgenfunction(found):
-            raise _CannotStart(f"{target} is a generator function (it uses yield); return a list instead")
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
@@ -2620,27 +3702,48 @@ def _connect() -> socket.socket:
 
 
 _USAGE = """\
-usage: python _worker.py MODULE:ATTRIBUTE [--path DIR]
+usage: python _worker.py MODULE:ATTRIBUTE [--path DIR] [--batch | --threads N | --concurrency N]
        python _worker.py --functions [--path DIR]... [--sys-path DIR]..."""
 
 
-def _arguments(arguments: list[str]) -> tuple[str, list[str], list[str]]:
-    """Return the target, which is empty for functions, the folders of modules, and what takes the place of the path."""
-    found: dict[str, list[str]] = {"--path": [], "--sys-path": []}
-    targets = []
+class _Arguments(NamedTuple):
+    """What the command line says."""
+
+    # "" for functions.
+    target: str
+    folders: list[str]
+    # What takes the place of the path.
+    search: list[str]
+    # How jobs are done, "", "--batch", "--threads" or "--concurrency", and how many at the same time.
+    way: str
+    most: int
+
+
+def _arguments(arguments: list[str]) -> _Arguments:
+    """Understand the command line; raise ValueError if it is not what it should be."""
+    found: dict[str, list[str]] = {"--path": [], "--sys-path": [], "--threads": [], "--concurrency": []}
+    targets: list[str] = []
+    ways: list[str] = []
     words = iter(arguments)
     for word in words:
         name, equals, value = word.partition("=")
-        if name in found:
+        if word == "--batch":
+            ways.append(word)
+        elif name in found:
             found[name].append(value if equals else next(words, ""))
         else:
             targets.append(word)
-    folders, search = found.values()
-    if targets == ["--functions"]:
-        return "", [os.path.abspath(folder) for folder in folders], search
-    if len(targets) != 1 or targets[0].startswith("-") or search:
+    folders, search, *numbers = found.values()
+    ways += [way for way in ("--threads", "--concurrency") if found[way]]
+    counts = [count for given in numbers for count in given]
+    if targets == ["--functions"] and not ways:
+        return _Arguments("", [os.path.abspath(folder) for folder in folders], search, "", 1)
+    if len(targets) != 1 or targets[0].startswith("-") or search or len(ways) > 1:
         raise ValueError(_USAGE)
-    return targets[0], [os.path.abspath((folders or ["."])[-1])], []
+    if not all(re.fullmatch("[1-9][0-9]{0,5}", count) for count in counts):
+        raise ValueError(_USAGE)
+    folder = os.path.abspath((folders or ["."])[-1])
+    return _Arguments(targets[0], [folder], [], "".join(ways), int((counts or ["1"])[-1]))
 
 
 def _main(arguments: list[str]) -> NoReturn:
@@ -2648,8 +3751,12 @@ def _main(arguments: list[str]) -> NoReturn:
     # Fetching it anew from the system each time costs twice as much as all that is done with it.
     bytes(_LARGE_BLOCK)
     try:
-        target, folders, search = _arguments(arguments)
+        target, folders, search, way, most = _arguments(arguments)
         link = _Link(_connect())
+        # No credit where several jobs are at hand: a batch, or what has its thread, is all that waits.
+        link.generous = not way
+        if way == "--batch":
+            link.batches, link.unknown = True, 0xFE00 & ~(_BATCH << 8)
     except (OSError, ValueError) as error:
         what = "" if isinstance(error, ValueError) else "descriptor 3 must be the socket to a node: "
         _complain(f"{what}{error}")
@@ -2657,11 +3764,13 @@ def _main(arguments: list[str]) -> NoReturn:
         sys.exit(2)
     calls: Optional[_Calls] = None
     wants_context = False
+    loop = None
     try:
         if target:
             _settle_process(folders, search, by_lines=False)
             _offer_package()
-            call, wants_context = _load(target, folders[0])
+            call, wants_context, loop = _load(target, folders[0], way)
+            link.generous = link.generous and loop is None
         else:
             calls = _Calls(link)
             call = calls.run
@@ -2684,11 +3793,22 @@ def _main(arguments: list[str]) -> NoReturn:
     version = ".".join(map(str, sys.version_info[:3]))
     runtime = f"{'python' if sys.implementation.name == 'cpython' else sys.implementation.name} {version}"
     fields = {"protocol": _PROTOCOL, "runtime": runtime, "context": wants_context}
-    if calls is not None:
+    if calls is None:
+        # What a batch returns is one value for each job.
+        fields["stream"] = way != "--batch"
+        fields["files"] = _loaded_from(folders[0])
+    else:
         fields.update(functions=True, python=".".join(map(str, sys.version_info[:2])))
     _send_once(link, _word(_READY), fields)
     try:
-        code = _serve(link, call, wants_context, target, calls)
+        if way == "--batch":
+            code = _serve_batches(link, call, wants_context, target)
+        elif way == "--threads":
+            _serve_threads(link, call, wants_context, target, most)
+        elif loop is not None:
+            _Tasks(link, call, wants_context, target, loop).serve()
+        else:
+            code = _serve(link, call, wants_context, target, calls)
     except OSError:
         code = 1
     _leave(code)

@@ -93,6 +93,8 @@ impl Service {
             deadline: self.now + Duration::from_secs(30),
             fallback_on: FallbackOn::default(),
             terms: Terms::default(),
+            streams: true,
+            on_error: None,
             reply: self.requests as u64,
         };
         let Ok(key) = self.core.submit(self.now, submission) else { panic!("there is always room") };
@@ -125,7 +127,13 @@ impl Service {
                     self.held[stage].push_back((worker, job, attempt));
                 }
                 Action::Answer { .. } => self.answers += 1,
-                Action::AskCredit { .. }
+                Action::Outdated
+                | Action::Grow { .. }
+                | Action::Shrink { .. }
+                | Action::Assess { .. }
+                | Action::Chunk { .. }
+                | Action::Credit { .. }
+                | Action::AskCredit { .. }
                 | Action::Recall { .. }
                 | Action::Cancel { .. }
                 | Action::Stop { .. }

@@ -57,7 +57,8 @@ impl<P: Clone, R> Dispatcher<P, R> {
 
     /// Hands out jobs to workers that are busy with quick ones.
     pub(super) fn hand_out_ahead(&mut self, now: Time, stage: StageId) {
-        if self.topology.stage(stage).max_jobs_per_worker.is_some() {
+        let rules = self.topology.stage(stage);
+        if rules.max_jobs_per_worker.is_some() || rules.affinity {
             return;
         }
         while let Some(first) = self.stages[stage.index()].queue.first() {
@@ -78,7 +79,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
             job.attempt += 1;
             job.place = Place::Ahead(worker);
             let flight = Flight { job: key, attempt: job.attempt };
-            let Some(id) = self.push_run(worker, key) else { return };
+            let Some(id) = self.push_run(worker, key, false) else { return };
             let Some(holder) = self.pools.get_mut(worker) else { return };
             holder.ahead.push_back(Ahead { flight, id, wanted: true, recalled: false, terms, kill: false });
             let due = holder.since + OVERDUE;
@@ -95,13 +96,14 @@ impl<P: Clone, R> Dispatcher<P, R> {
         self.actions.extend(unasked.into_iter().map(|worker| Action::AskCredit { worker }));
     }
 
-    /// Writes down that a job goes to a worker, and gives its public id. Its try is the next one.
-    pub(super) fn push_run(&mut self, worker: WorkerKey, key: JobKey) -> Option<JobId> {
+    /// Writes down that a job goes to a slot of a worker, and gives its public id. Its try is the next one. `batch`: the next
+    /// job that goes there belongs to the same batch.
+    pub(super) fn push_run(&mut self, slot: WorkerKey, key: JobKey, batch: bool) -> Option<JobId> {
         let job = self.jobs.get(key)?;
         let Waiting { request, .. } = self.requests.get(job.request)?;
         let id = request.id.job(job.ordinal);
         self.actions.push(Action::Run {
-            worker,
+            worker: self.pools.of_slot(slot),
             job: key,
             attempt: job.attempt,
             tries: job.tries + 1,
@@ -109,9 +111,12 @@ impl<P: Clone, R> Dispatcher<P, R> {
             request: job.request,
             request_id: request.id,
             from_client: job.from_client,
+            stream: self.may_stream(job),
+            batch,
             function: job.terms.function,
             deadline: request.until,
             payload: job.payload.clone(),
+            problem: self.problem_of(job),
         });
         Some(id)
     }
@@ -137,6 +142,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
             true => self.timers.set(now + rules.grace, Due::Patience(key)),
             false => self.timers.set(now + terms.timeout(rules), Due::Try(key)),
         };
+        self.pools.occupy(key);
         if let Some(worker) = self.pools.get_mut(key) {
             worker.since = now;
             worker.oldest = id;
@@ -176,7 +182,9 @@ impl<P: Clone, R> Dispatcher<P, R> {
             {
                 (false, timer)
             }
-            State::Told(held, Patience::Terminated(_) | Patience::Killed) if held == flight => {
+            State::Told(held, Patience::Neighbours(_) | Patience::Terminated(_) | Patience::Killed)
+                if held == flight =>
+            {
                 self.go_down(now, key);
                 return true;
             }

@@ -47,6 +47,12 @@ impl<P: Clone, R> Dispatcher<P, R> {
             Outcome::Raised { name, message, traceback, exception } => {
                 self.raised(now, key, Cause::Raised { name, message, traceback }, exception);
             }
+            Outcome::Ended => {
+                self.done(stage);
+                if let Some(job) = self.jobs.remove(key) {
+                    self.finish_now(now, job.request, Ok(Answer::Ended));
+                }
+            }
             // Told apart before it comes here.
             Outcome::Returned => {}
         }
@@ -114,7 +120,9 @@ impl<P: Clone, R> Dispatcher<P, R> {
             attempt: 0,
             tries: 0,
             from_client,
+            affinity: 0,
             terms,
+            entered: now,
             cursor,
             place: Place::Queued { previous: None, next: None },
         });
@@ -127,11 +135,14 @@ impl<P: Clone, R> Dispatcher<P, R> {
             let problem = self.broken_problem(stage);
             return self.give_up(now, key, problem);
         }
+        if self.topology.stage(stage).affinity {
+            return self.assess(key);
+        }
         self.stages[stage.index()].queue.push_back(&mut self.jobs, key);
         self.hand_out(now, stage, false);
     }
 
-    fn failed(&mut self, now: Time, key: JobKey, failure: Failure) {
+    pub(super) fn failed(&mut self, now: Time, key: JobKey, failure: Failure) {
         let Some(job) = self.jobs.get(key) else { return };
         let name = self.topology.stage(job.stage).title();
         let problem = match failure {
@@ -139,6 +150,11 @@ impl<P: Clone, R> Dispatcher<P, R> {
                 let detail = format!("{name} raised {raised}");
                 let problem = Problem::new(Code::FunctionFailed, detail);
                 let problem = problem.because(Cause::Raised { name: raised, message, traceback });
+                return self.retry_or_give_up(now, key, Mishap::Error, problem);
+            }
+            Failure::Command { detail, stderr } => {
+                let detail = format!("the command of {name} {detail} (try {})", job.tries);
+                let problem = Problem::new(Code::CommandFailed, detail).because(Cause::Said(stderr));
                 return self.retry_or_give_up(now, key, Mishap::Error, problem);
             }
             Failure::OutOfMemory { message } => {
@@ -167,7 +183,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
         let (stage, request) = (job.stage, job.request);
         let name = match &cause {
             Cause::Raised { name, .. } => name.as_str(),
-            Cause::Died(_) => "",
+            Cause::Died(_) | Cause::Said(_) => "",
         };
         let problem = Problem::new(Code::FunctionFailed, format!("the function raised {name}")).because(cause);
         let problem = self.placed(key, problem);
@@ -188,10 +204,10 @@ impl<P: Clone, R> Dispatcher<P, R> {
     /// The try that a worker is at took longer than its stage allows. What becomes of the job does not wait for the worker,
     /// which is told, and killed if it does not come back.
     pub(super) fn try_timed_out(&mut self, now: Time, worker: WorkerKey) {
-        let Some(&Worker { stage, state, .. }) = self.pools.get(worker) else { return };
+        let Some(&Worker { stage, first, state, .. }) = self.pools.get(worker) else { return };
         let flight = match state {
             State::Busy(flight, _) => {
-                self.actions.push(Action::Cancel { worker, job: flight.job, attempt: flight.attempt });
+                self.actions.push(Action::Cancel { worker: first, job: flight.job, attempt: flight.attempt });
                 flight
             }
             State::Told(flight, Patience::UntilTimeout(_)) => flight,
@@ -235,7 +251,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
             Place::Queued { .. } if self.pools.size(job.stage).0 == 0 => {
                 format!("the deadline passed while {name} had no workers")
             }
-            Place::Queued { .. } | Place::Ahead(_) => {
+            Place::Assessed | Place::Queued { .. } | Place::Ahead(_) => {
                 format!("the deadline passed while the request waited for {name}")
             }
             Place::Delayed(_) => format!("the deadline passed before {name} could be tried again"),
@@ -251,7 +267,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
             Mishap::Timeout => rules.retry_on.timeout,
             Mishap::Error => rules.retry_on.error,
         };
-        if !worth_it || tries > job.terms.retries(rules) {
+        if !worth_it || tries > job.terms.retries(rules) || self.has_streamed(job.request) {
             return self.give_up(now, key, problem);
         }
         if self.stages[stage.index()].broken.is_some() {
@@ -309,6 +325,13 @@ impl<P: Clone, R> Dispatcher<P, R> {
 
     /// A request gets its one answer, and nobody waits any more for what still served it.
     pub(super) fn finish_now(&mut self, now: Time, key: RequestKey, result: Result<Answer<P>, Problem>) {
+        let result = match result {
+            Err(problem) => match self.recover(now, key, problem) {
+                Some(problem) => Err(problem),
+                None => return,
+            },
+            answer => answer,
+        };
         if let Some(work) = self.finish(key, result) {
             self.drop_work(now, work);
         }
@@ -317,9 +340,13 @@ impl<P: Clone, R> Dispatcher<P, R> {
     /// A request gets its one answer. Returns what served it.
     pub(super) fn finish(&mut self, key: RequestKey, result: Result<Answer<P>, Problem>) -> Option<Work> {
         let Waiting { request, reply } = self.requests.remove(key)?;
+        self.ended(key, request.generation);
         self.timers.clear(request.deadline);
         self.totals.answered += 1;
-        let answer = result.unwrap_or_else(|problem| fallback_or(request.fallback_on, problem));
+        let answer = result.unwrap_or_else(|problem| match request.streamed {
+            true => Answer::Problem(problem),
+            false => fallback_or(request.fallback_on, problem),
+        });
         self.actions.push(Action::Answer { reply, request_id: request.id, answer });
         Some(request.work)
     }

@@ -19,6 +19,11 @@ impl<P, R> Dispatcher<P, R> {
         self.requests.get(request).map(|waiting| &waiting.reply)
     }
 
+    /// The same, to change it.
+    pub fn reply_mut(&mut self, request: RequestKey) -> Option<&mut R> {
+        self.requests.get_mut(request).map(|waiting| &mut waiting.reply)
+    }
+
     /// Requests that wait for an answer.
     pub fn pending(&self) -> usize {
         self.requests.len()
@@ -59,14 +64,14 @@ impl<P, R> Dispatcher<P, R> {
     /// The public id of the job in a worker's hands. None if it holds more than one: then nobody can say which of two it is
     /// at just now.
     pub fn worker_job(&self, worker: WorkerKey) -> Option<crate::JobId> {
-        let worker = self.pools.get(worker).filter(|worker| worker.ahead.is_empty())?;
+        let worker = self.pools.get(worker).filter(|worker| worker.ahead.is_empty() && worker.others.is_empty())?;
         matches!(worker.state, State::Busy(..) | State::Told(..)).then_some(worker.oldest)
     }
 
     /// The request that a worker's job serves, while somebody waits for it. Of the jobs that a worker holds, only the
     /// oldest can have begun.
     pub fn worker_request(&self, worker: WorkerKey) -> Option<RequestKey> {
-        match self.pools.get(worker)?.state {
+        match self.pools.get(worker).filter(|worker| worker.others.is_empty())?.state {
             State::Busy(flight, _) => self.jobs.get(flight.job).map(|job| job.request),
             State::Told(..) | State::Idle | State::Leaving => None,
         }
@@ -74,7 +79,11 @@ impl<P, R> Dispatcher<P, R> {
 
     /// Whether a worker is at a job.
     pub fn worker_is_busy(&self, worker: WorkerKey) -> bool {
-        self.pools.get(worker).is_some_and(|worker| matches!(worker.state, State::Busy(..) | State::Told(..)))
+        let busy = |slot| {
+            let state = self.pools.get(slot).map(|slot| slot.state);
+            matches!(state, Some(State::Busy(..) | State::Told(..)))
+        };
+        self.pools.slots(worker).any(busy)
     }
 
     /// Checks that nothing is lost or held twice; the error says what is wrong. Takes time in the number of jobs: for tests.
@@ -102,11 +111,14 @@ impl<P, R> Dispatcher<P, R> {
         ensure(self.gathers.len() == gathers, || {
             format!("{} gathers, of which {gathers} serve a request", self.gathers.len())
         })?;
+        let old = self.requests.iter().filter(|(_, waiting)| waiting.request.generation < self.generation).count();
+        ensure(old == self.old, || format!("{old} requests of older plans, not {}", self.old))?;
         let queued = self.verify_queues()?;
         let running = self.verify_workers()?;
         let delayed = self.jobs.iter().filter(|(_, job)| matches!(job.place, Place::Delayed(_))).count();
         let ahead = self.verify_ahead()?;
-        ensure(queued + running + ahead + delayed == self.jobs.len(), || {
+        let assessed = self.jobs.iter().filter(|(_, job)| job.place == Place::Assessed).count();
+        ensure(queued + running + ahead + delayed + assessed == self.jobs.len(), || {
             let all = self.jobs.len();
             format!("{queued} queued + {running} running + {ahead} ahead + {delayed} delayed is not {all} jobs")
         })
@@ -164,8 +176,9 @@ impl<P, R> Dispatcher<P, R> {
             let mut above = None;
             for head in stage.queue.heads() {
                 let mut next = Some(head);
-                let priority = self.jobs.get(head).map(|job| job.terms.priority);
-                ensure(above.is_none() || priority < above, || {
+                let flow = self.jobs.get(head).map(|job| (job.terms.priority, job.terms.flow));
+                let priority = flow.map(|(priority, _)| priority);
+                ensure(above.is_none() || priority <= above, || {
                     format!("the lanes of queue {number} are out of order")
                 })?;
                 above = priority;
@@ -173,7 +186,8 @@ impl<P, R> Dispatcher<P, R> {
                     let job =
                         self.jobs.get(key).ok_or_else(|| format!("queue {number} holds {key:?}, which is no job"))?;
                     ensure(job.stage.index() == number, || format!("job {key:?} waits at the wrong stage"))?;
-                    ensure(Some(job.terms.priority) == priority, || format!("job {key:?} waits in the wrong lane"))?;
+                    let own = Some((job.terms.priority, job.terms.flow));
+                    ensure(own == flow, || format!("job {key:?} waits in the wrong flow"))?;
                     here += 1;
                     next = after(&self.jobs, key);
                 }
@@ -182,7 +196,7 @@ impl<P, R> Dispatcher<P, R> {
                 format!("queue {number} counts {} but holds {here}", stage.queue.len())
             })?;
             let (_, idle) = self.pools.size(StageId(number as u32));
-            ensure(here == 0 || idle == 0, || {
+            ensure(here == 0 || idle == 0 || stage.batch.is_some(), || {
                 format!("stage {number} has {here} jobs waiting and {idle} idle workers")
             })?;
             ensure(here == 0 || stage.broken.is_none(), || format!("stage {number} is broken, yet {here} jobs wait"))?;

@@ -40,7 +40,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
             return Withdrawal::GoesOn;
         }
         match job.place {
-            Place::Queued { .. } | Place::Delayed(_) => {
+            Place::Assessed | Place::Queued { .. } | Place::Delayed(_) => {
                 let when = if job.tries == 0 { "before it began" } else { "before it was tried again" };
                 self.cancelled(key, job_key, when);
                 self.drop_job(now, job_key);

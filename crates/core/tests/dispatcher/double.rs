@@ -20,11 +20,12 @@ pub(crate) struct Wish {
     pub(crate) timeout: Duration,
     pub(crate) fallback_on: FallbackOn,
     pub(crate) terms: Terms,
+    pub(crate) on_error: Option<Path>,
 }
 
 impl Default for Wish {
     fn default() -> Self {
-        Wish { timeout: Duration::from_secs(3600), fallback_on: NO_FALLBACK, terms: Terms::default() }
+        Wish { timeout: Duration::from_secs(3600), fallback_on: NO_FALLBACK, terms: Terms::default(), on_error: None }
     }
 }
 
@@ -83,6 +84,8 @@ pub(crate) struct Double {
     /// What each worker owes an outcome for, the oldest first.
     hands: BTreeMap<String, VecDeque<(Held, JobId)>>,
     keys: BTreeMap<u32, RequestKey>,
+    /// The job of each request that was last asked for its key.
+    assessed: BTreeMap<u32, JobKey>,
     /// Which function each request calls.
     calls: BTreeMap<u32, FunctionId>,
     requests: u32,
@@ -133,6 +136,7 @@ impl Double {
             held: BTreeMap::new(),
             hands: BTreeMap::new(),
             keys: BTreeMap::new(),
+            assessed: BTreeMap::new(),
             calls: BTreeMap::new(),
             requests: 0,
             problem: None,
@@ -192,7 +196,9 @@ impl Double {
                 request_id,
                 function,
                 from_client,
+                batch,
                 payload,
+                problem,
                 ..
             } => {
                 let name = name(worker);
@@ -208,7 +214,12 @@ impl Double {
                     assert_eq!(self.core.worker_job(worker), None, "it may be at the one or at the other");
                 }
                 let verb = if hands.len() == 1 { "runs" } else { "gets" };
-                format!("{name} {verb} {} try {tries}: {payload}", job_name(id))
+                let rest = match (batch, problem) {
+                    (true, _) => ", and".to_owned(),
+                    (false, Some(problem)) => format!(" after {}", problem.code.name()),
+                    (false, None) => String::new(),
+                };
+                format!("{name} {verb} {} try {tries}: {payload}{rest}", job_name(id))
             }
             Action::Cancel { worker, job, attempt } => {
                 let name = name(worker);
@@ -222,6 +233,24 @@ impl Double {
                 let (at, id) = self.owed(&name, job, attempt);
                 assert!(at > 0, "the job at hand is not called back");
                 format!("{name} is to give {} back", job_name(id))
+            }
+            Action::Outdated => "the old plan is done".to_owned(),
+            Action::Grow { stage } => format!("one more for {}", self.core.topology().stage(stage).name),
+            Action::Shrink { worker } => format!("{} leaves for good", name(worker)),
+            Action::Assess { job, request, payload, .. } => {
+                let reply = *self.core.reply(request).expect("it waits");
+                self.assessed.insert(reply, job);
+                format!("which key has r{reply}: {payload}")
+            }
+            Action::Chunk { request, payload } => {
+                let reply = self.core.reply(request).expect("it still waits");
+                format!("r{reply} gets {payload}")
+            }
+            Action::Credit { worker, job, attempt, bytes } => {
+                let name = name(worker);
+                let (at, _) = self.owed(&name, job, attempt);
+                assert_eq!(at, 0, "it is at that job");
+                format!("{name} may send {bytes} more")
             }
             Action::AskCredit { worker } => format!("{} is asked for credit", name(worker)),
             Action::Stop { worker, signal: Stop::Terminate } => format!("{} gets SIGTERM", name(worker)),
@@ -264,6 +293,7 @@ impl Double {
                 self.problem = Some(problem);
                 line
             }
+            Answer::Ended => "ended".to_owned(),
             Answer::Raised(problem, exception) => {
                 self.problem = Some(problem);
                 format!("raised {exception}")
@@ -394,6 +424,42 @@ impl Double {
         taken
     }
 
+    /// A worker brings a piece of the answer. False if it may not.
+    #[track_caller]
+    pub(crate) fn chunk(&mut self, worker: &str, piece: &'static str) -> bool {
+        let Held { worker, job, attempt } = self.held[worker];
+        self.input(|core, now| core.chunk(now, worker, job, attempt, piece))
+    }
+
+    /// A worker is to go for good.
+    #[track_caller]
+    pub(crate) fn retire(&mut self, worker: &str) {
+        let key = *self.workers.iter().find(|(_, name)| *name == worker).expect("there is such a worker").0;
+        self.input(|core, now| core.retire(now, key));
+    }
+
+    /// A new plan takes over.
+    #[track_caller]
+    pub(crate) fn reload(&mut self, stages: Vec<StageRules>, pipelines: Vec<(String, Vec<Step>)>) {
+        self.arrived.resize(stages.len(), 0);
+        let topology = Arc::new(self.core.topology().followed_by(stages, pipelines, 64));
+        self.input(|core, now| core.reload(now, topology));
+    }
+
+    /// The key of a request's job becomes known, or why it has none.
+    #[track_caller]
+    pub(crate) fn has_key(&mut self, request: u32, key: Result<u32, Failure>) {
+        let job = self.assessed[&request];
+        self.input(|core, now| core.assessed(now, job, key));
+    }
+
+    /// The client of a request took so many bytes of its chunks.
+    #[track_caller]
+    pub(crate) fn consumed(&mut self, request: u32, bytes: u64) {
+        let key = self.keys[&request];
+        self.input(|core, _| core.consumed(key, bytes));
+    }
+
     /// A worker gives back a job that it was handed and has not begun.
     #[track_caller]
     pub(crate) fn give_back(&mut self, held: Held) {
@@ -485,8 +551,18 @@ impl Drop for Double {
 }
 
 fn submission(number: u32, path: Path, payload: &'static str, now: Time, wish: Wish) -> Submission<&'static str, u32> {
-    let Wish { timeout, fallback_on, terms } = wish;
-    Submission { id: request_id_of(number), path, payload, deadline: now + timeout, fallback_on, terms, reply: number }
+    let Wish { timeout, fallback_on, terms, on_error } = wish;
+    Submission {
+        id: request_id_of(number),
+        path,
+        payload,
+        deadline: now + timeout,
+        fallback_on,
+        terms,
+        streams: true,
+        on_error,
+        reply: number,
+    }
 }
 
 fn request_id_of(number: u32) -> RequestId {

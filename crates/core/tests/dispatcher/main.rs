@@ -1,20 +1,29 @@
 //! The dispatcher's behaviour, one kind of event at a time, by its public face alone.
 
 mod admission;
+mod affinity;
 mod ahead;
 mod answers;
+mod batch;
 mod calls;
 mod cancel;
 mod deadline;
 mod double;
 mod drain;
+mod fairness;
 mod fence;
 mod path;
 mod priority;
 mod random;
+mod recover;
+mod reload;
+mod retire;
 mod retry;
+mod scale;
 mod scatter;
 mod scatter_random;
+mod slots;
 mod stop;
+mod stream;
 mod withdraw;
 mod workers;

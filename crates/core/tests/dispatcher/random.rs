@@ -102,6 +102,8 @@ fn run(inputs: Vec<Input>) -> Result<(), TestCaseError> {
                     deadline: Time::NEVER,
                     fallback_on: FallbackOn::default(),
                     terms: Terms { priority, ..Terms::default() },
+                    streams: false,
+                    on_error: None,
                     reply: number,
                 };
                 keys.insert(number, core.submit(now, submission).expect("there is room"));

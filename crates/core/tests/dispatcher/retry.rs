@@ -110,6 +110,29 @@ fn spent_tries_are_a_502_with_the_cause_and_the_certificate() {
 }
 
 #[test]
+fn a_command_that_fails_is_tried_again_like_a_function_that_raises() {
+    let failure = || Failure::Command { detail: "exited with code 3".to_owned(), stderr: "secret".to_owned() };
+    let retry_on = RetryOn { lost: false, timeout: false, error: true };
+    let mut double = one(StageRules { retries: 1, retry_on, ..stage("a") }, 1);
+    double.submit("a", "x");
+    double.expect(["a.0 runs r1.1 try 1: x"]);
+    double.fail("a.0", failure());
+    double.expect([]);
+    double.wait(100);
+    double.expect(["a.0 runs r1.1 try 2: x"]);
+    double.fail("a.0", failure());
+    double.expect(["r1 = 500 command-failed"]);
+    let problem = double.problem();
+    assert_eq!(problem.detail, "the command of stage `a` exited with code 3 (try 2)");
+    assert_eq!(problem.cause, Some(Cause::Said("secret".to_owned())));
+    let mut double = one(stage("a"), 1);
+    double.submit("a", "x");
+    double.expect(["a.0 runs r1.1 try 1: x"]);
+    double.fail("a.0", failure());
+    double.expect(["r1 = 500 command-failed"]);
+}
+
+#[test]
 fn a_stage_may_refuse_to_retry_after_a_loss() {
     let retry_on = RetryOn { lost: false, timeout: false, error: false };
     let mut double = one(StageRules { retry_on, ..stage("a") }, 2);

@@ -1,12 +1,13 @@
-//! Random operations on services with nested branches: nothing is lost, and each request gets one answer.
+//! Random operations on services with nested branches, and with workers that do several jobs at a time or as one: nothing is lost, and each request gets one answer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use evener_core::{
-    Action, Dispatcher, Failure, FallbackOn, JobKey, Landed, Loss, OnFailure, Outcome, Over, Part, Path, Payloads,
-    Reply, RequestId, RequestKey, Scatter, StageId, StageRules, Step, Submission, Terms, Time, Topology, WorkerKey,
+    Action, Batch, Dispatcher, Failure, FallbackOn, JobKey, Landed, Loss, OnFailure, Outcome, Over, Part, Path,
+    Payloads, Reply, RequestId, RequestKey, Scatter, StageId, StageRules, Step, Submission, Terms, Time, Topology,
+    WorkerKey,
 };
 use proptest::prelude::*;
 
@@ -95,7 +96,9 @@ struct World {
     core: Dispatcher<u32, u32>,
     now: Time,
     workers: Vec<WorkerKey>,
-    held: BTreeMap<WorkerKey, (JobKey, u32, StageId)>,
+    /// Jobs that were handed out and have no outcome.
+    held: Vec<(WorkerKey, JobKey, u32, StageId)>,
+    slots: [(u32, bool); STAGES as usize],
     stage_of: BTreeMap<WorkerKey, StageId>,
     waiting: BTreeMap<u32, RequestKey>,
     answered: BTreeSet<u32>,
@@ -108,15 +111,21 @@ fn gather(_: &Topology, parts: &[Part<'_, u32>], _: bool) -> Result<u32, String>
 }
 
 impl World {
-    fn new(pipelines: Vec<Vec<Step>>) -> World {
-        let rules = |number| StageRules { hidden: number == STAGES, ..StageRules::named(format!("s{number}")) };
+    fn new(pipelines: Vec<Vec<Step>>, slots: [(u32, bool); STAGES as usize]) -> World {
+        let rules = |number: u32| {
+            let (slots, batched) = slots.get(number as usize).copied().unwrap_or((1, false));
+            let batch = batched.then_some(Batch { wait: Duration::from_millis(20) });
+            let timeout = Duration::from_secs(2);
+            StageRules { hidden: number == STAGES, slots, batch, timeout, ..StageRules::named(format!("s{number}")) }
+        };
         let named = pipelines.into_iter().enumerate().map(|(number, steps)| (format!("p{number}"), steps));
         let topology = Topology::new((0..=STAGES).map(rules).collect(), named.collect(), 5);
         World {
             core: Dispatcher::new(Arc::new(topology), Payloads { gather, constant: |json| json.len() as u32 }),
             now: Time::from_nanos(1),
             workers: Vec::new(),
-            held: BTreeMap::new(),
+            held: Vec::new(),
+            slots,
             stage_of: BTreeMap::new(),
             waiting: BTreeMap::new(),
             answered: BTreeSet::new(),
@@ -136,6 +145,8 @@ impl World {
                     deadline: self.now + Duration::from_millis(millis.into()),
                     fallback_on: NO_FALLBACK,
                     terms: Terms::default(),
+                    streams: true,
+                    on_error: None,
                     reply: number,
                 };
                 match self.core.submit(self.now, submission) {
@@ -156,13 +167,12 @@ impl World {
             }
             Op::Lose(index) if !self.workers.is_empty() => {
                 let worker = self.workers.swap_remove(index.index(self.workers.len()));
-                self.held.remove(&worker);
+                self.held.retain(|(holder, ..)| *holder != worker);
                 let loss = Loss { cause: "died".to_owned(), certificate: String::new() };
                 self.core.worker_lost(self.now, worker, loss);
             }
             Op::Outcome(index, kind) if !self.held.is_empty() => {
-                let worker = *self.held.keys().nth(index.index(self.held.len())).expect("it is in range");
-                let (job, attempt, stage) = self.held.remove(&worker).expect("it is held");
+                let (worker, job, attempt, stage) = self.held.swap_remove(index.index(self.held.len()));
                 let outcome = outcome(kind, stage);
                 let ran = Duration::from_secs(1);
                 assert!(self.core.outcome(self.now, worker, Landed { job, attempt, ran, outcome }));
@@ -188,11 +198,14 @@ impl World {
             match action {
                 Action::Run { worker, job, attempt, .. } => {
                     let stage = self.stage_of[&worker];
-                    assert!(self.held.insert(worker, (job, attempt, stage)).is_none(), "it holds a job already");
+                    self.held.push((worker, job, attempt, stage));
+                    let held = self.held.iter().filter(|(holder, ..)| *holder == worker).count();
+                    let most = self.slots.get(stage.0 as usize).map_or(1, |(slots, _)| *slots as usize);
+                    assert!(held <= most, "it holds {held} jobs of at most {most}");
                 }
                 Action::Stop { worker, .. } => {
                     self.workers.retain(|other| *other != worker);
-                    self.held.remove(&worker);
+                    self.held.retain(|(holder, ..)| *holder != worker);
                     let loss = Loss { cause: "was killed".to_owned(), certificate: String::new() };
                     self.core.worker_lost(self.now, worker, loss);
                     return self.look();
@@ -231,9 +244,10 @@ proptest! {
     #[test]
     fn each_request_gets_one_answer(
         pipelines in (steps(0), steps(1), steps(2)),
+        slots in [(1..4u32, any::<bool>()), (1..4u32, any::<bool>()), (1..4u32, any::<bool>())],
         ops in proptest::collection::vec(op(), 1..120),
     ) {
-        let mut world = World::new(vec![pipelines.0, pipelines.1, pipelines.2]);
+        let mut world = World::new(vec![pipelines.0, pipelines.1, pipelines.2], slots);
         ops.into_iter().for_each(|op| world.act(op));
         // By its deadline each request has its answer, and nothing stays behind.
         for _ in 0..40 {

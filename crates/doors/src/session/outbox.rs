@@ -84,6 +84,8 @@ impl Outbox {
         let mut cancelled = false;
         let (result, held, tries) = match answer {
             Answer::Value(Parcel { value, held }) => (Ended::Value(value.bytes), held, tries),
+            // Nobody takes a call's answer in chunks.
+            Answer::Ended => (Ended::Value(Bytes::new()), None, tries),
             // A function worker does not make replies; if one does, its body is what there is.
             Answer::Reply(reply) => (Ended::Value(reply.body.value.bytes), reply.body.held, tries),
             Answer::Raised(problem, Parcel { value, held }) => (Ended::Raised(value.bytes), held, problem.tries),
@@ -192,7 +194,7 @@ fn view(id: RequestId, problem: &Problem, stage: String) -> api::Problem {
         request_id: id.to_string(),
         certificate: match &problem.cause {
             Some(Cause::Died(certificate)) => certificate.clone(),
-            Some(Cause::Raised { .. }) | None => String::new(),
+            Some(Cause::Raised { .. } | Cause::Said(_)) | None => String::new(),
         },
     }
 }

@@ -48,3 +48,21 @@ pub(crate) const DRAIN: Duration = Duration::from_secs(30);
 
 /// How many elements of a list are on their way at a time.
 pub(crate) const MAX_IN_FLIGHT: u32 = 100;
+
+/// How long a job may wait for others of its batch.
+pub(crate) const BATCH_WAIT: Duration = Duration::from_millis(5);
+
+/// The headers that a page of another origin may send.
+pub(crate) const CORS_HEADERS: &[&str] = &["Content-Type"];
+/// The headers of an answer that a page of another origin may read.
+pub(crate) const CORS_EXPOSE: &[&str] = &["Evener-Request-Id", "Evener-Fallback", "Retry-After"];
+/// How long a browser may remember what a page of another origin may do.
+pub(crate) const CORS_MAX_AGE: Duration = Duration::from_secs(10 * 60);
+
+/// The time zone of cron expressions.
+pub(crate) const TIMEZONE: &str = "UTC";
+
+/// After how long a wait of a job a pool grows.
+pub(crate) const GROW_WAIT: Duration = Duration::from_millis(100);
+/// After how long a pool shrinks by what nobody has needed.
+pub(crate) const SHRINK_IDLE: Duration = Duration::from_secs(30);

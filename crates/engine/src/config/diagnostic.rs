@@ -79,20 +79,22 @@ impl Diagnostic {
     }
 }
 
-/// All there is to say about one service file, by position.
+/// All there is to say about one service file and what it includes, by position.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Report {
-    source: Source,
+    /// The service file, then whatever else it is read from.
+    sources: Vec<Source>,
     diagnostics: Vec<Diagnostic>,
 }
 
 impl Report {
-    pub(crate) fn new(source: Source, mut diagnostics: Vec<Diagnostic>) -> Self {
+    /// The first source is the service file.
+    pub(crate) fn new(sources: Vec<Source>, mut diagnostics: Vec<Diagnostic>) -> Self {
         // An alias brings the same place in more than once.
         let mut seen = HashSet::new();
         diagnostics.retain(|one| seen.insert(one.clone()));
         diagnostics.sort_by_key(|one| one.span);
-        Self { source, diagnostics }
+        Self { sources, diagnostics }
     }
 
     /// The diagnostics, in the order of the file.
@@ -108,7 +110,17 @@ impl Report {
     /// The line and column, both from 1, where a diagnostic begins; `None` for the file as a whole.
     /// Columns count characters.
     pub fn position(&self, diagnostic: &Diagnostic) -> Option<(usize, usize)> {
-        diagnostic.span.map(|span| self.source.position(span.start))
+        diagnostic.span.map(|span| self.source(span).position(span.start))
+    }
+
+    /// The name of the file that a diagnostic is about, as messages show it; `--set KEY=VALUE` for an overlay.
+    pub fn name(&self, diagnostic: &Diagnostic) -> &str {
+        &self.source(diagnostic.span.unwrap_or_default()).name
+    }
+
+    fn source(&self, span: Span) -> &Source {
+        // A diagnostic of another report may name a source that is not here.
+        self.sources.get(span.source as usize).unwrap_or(&self.sources[0])
     }
 
     /// How many diagnostics have this severity.
@@ -141,12 +153,29 @@ impl Report {
                 n => parts.push(format!("{n} {word}s")),
             }
         }
-        let mut line = format!("{} in {}", parts.join(" and "), self.source.name);
+        let mut line = format!("{} in {}", parts.join(" and "), self.names());
         if self.diagnostics.len() > SHOWN {
             line.push_str(&format!(", of which the first {SHOWN} are shown"));
         }
         line.push('\n');
         line
+    }
+
+    /// The files that there is something to say about.
+    fn names(&self) -> String {
+        let mut all: Vec<&str> = Vec::new();
+        for one in &self.diagnostics {
+            let name = self.name(one);
+            if !all.contains(&name) {
+                all.push(name);
+            }
+        }
+        match &all[..] {
+            [] => self.sources[0].name.to_string(),
+            [first, others @ ..] if others.len() > 3 => format!("{first} and {} other files", others.len()),
+            [others @ .., last] if !others.is_empty() => format!("{} and {last}", others.join(", ")),
+            _ => all.join(""),
+        }
     }
 
     fn group<'a>(&'a self, one: &'a Diagnostic) -> Group<'a> {
@@ -157,12 +186,16 @@ impl Report {
         let title = level.primary_title(&*one.message).id(one.code);
         let mut group = title.elements(Vec::<Origin<'_>>::new());
         match one.span {
-            None => group = group.element(Origin::path(&*self.source.name)),
+            None => group = group.element(Origin::path(&*self.sources[0].name)),
             Some(primary) => {
                 let mut marks = vec![(primary, AnnotationKind::Primary, &*one.label)];
                 let others = one.secondary.iter();
                 marks.extend(others.map(|(s, label)| (*s, AnnotationKind::Context, &**label)));
-                group = self.show(group, &marks);
+                // Each file has its own piece, that of the primary mark first.
+                marks.sort_by_key(|(span, ..)| (span.source != primary.source, span.source));
+                for marks in marks.chunk_by(|a, b| a.0.source == b.0.source) {
+                    group = self.show(group, marks);
+                }
             }
         }
         match &one.hint {
@@ -171,17 +204,18 @@ impl Report {
         }
     }
 
-    /// All marks in one piece of the text, whose untouched lines the renderer folds. Marks that are far
+    /// All marks of one file in one piece of its text, whose untouched lines the renderer folds. Marks that are far
     /// from each other get a piece each, and one in an endless line is named only.
     fn show<'a>(&'a self, group: Group<'a>, marks: &[Mark<'a>]) -> Group<'a> {
-        let lines = marks.iter().map(|(span, ..)| self.source.lines(*span));
+        let source = self.source(marks[0].0);
+        let lines = marks.iter().map(|(span, ..)| source.lines(*span));
         let from = lines.clone().map(|span| span.start).min().unwrap_or(0);
         let to = lines.map(|span| span.end).max().unwrap_or(0);
         if to - from > LONGEST_PIECE {
             return match marks {
                 [(span, ..)] => {
-                    let (line, column) = self.source.position(span.start);
-                    let origin = Origin::path(&*self.source.name);
+                    let (line, column) = source.position(span.start);
+                    let origin = Origin::path(&*source.name);
                     group.element(origin.line(line).char_column(column))
                 }
                 marks => marks.chunks(1).fold(group, |group, mark| self.show(group, mark)),
@@ -192,9 +226,9 @@ impl Report {
             if label.is_empty() { annotation } else { annotation.label(*label) }
         });
         group.element(
-            Snippet::source(&self.source.text[from..to])
-                .line_start(self.source.position(from).0)
-                .path(&*self.source.name)
+            Snippet::source(&source.text[from..to])
+                .line_start(source.position(from).0)
+                .path(&*source.name)
                 .annotations(annotations),
         )
     }

@@ -3,7 +3,11 @@
 //! The walker asks for keys by these names and in debug builds panics over one that is missing here or
 //! that it never asked for; the JSON Schema is written from the same rows. So they cannot drift apart.
 
+mod test;
+
 use std::time::Duration;
+
+pub(crate) use test::{EXPECT, TEST, TEST_REQUEST};
 
 use super::defaults;
 
@@ -63,7 +67,14 @@ pub(crate) enum Shape {
         least: u64,
         most: u64,
     },
+    /// A whole number that may be below zero.
+    Signed {
+        least: i64,
+        most: i64,
+    },
     Bool,
+    /// `false`, beside a shape that says more than `true` could.
+    Off,
     Choice(&'static [&'static str]),
     /// A list with at least so many items.
     List(usize, &'static Shape),
@@ -71,6 +82,8 @@ pub(crate) enum Shape {
     Named(usize, &'static Shape),
     /// A mapping from environment variables to texts.
     Env,
+    /// A text, a number or a boolean, taken as it is written.
+    Scalar,
     Mapping(&'static Table),
     /// A mapping that is described elsewhere.
     AnyMapping,
@@ -103,6 +116,8 @@ impl Table {
 
 /// The most workers of a stage; more is a slip of the finger.
 pub(crate) const MOST_WORKERS: u64 = 4096;
+/// The most jobs that one worker does at the same time.
+pub(crate) const MOST_SLOTS: u64 = 4096;
 /// The most retries of a stage.
 pub(crate) const MOST_RETRIES: u64 = 1000;
 /// The most jobs, connections and the like: beyond this, counting makes no sense.
@@ -113,16 +128,28 @@ pub(crate) const LEAST_MEMORY: u64 = 1 << 20;
 pub(crate) const LEAST_HEADERS: u64 = 1 << 10;
 
 pub(crate) const ON_CANCEL: &[&str] = &["tell", "kill"];
+pub(crate) const PROTOCOL: &[&str] = &["frames"];
 pub(crate) const RETRY_ON: &[&str] = &["lost", "timeout", "error"];
 pub(crate) const FALLBACK_ON: &[&str] = &["timeout", "error", "lost", "unavailable"];
 pub(crate) const INPUT: &[&str] = &["body", "request"];
 pub(crate) const DECODE: &[&str] = &["json", "text", "bytes"];
 
 /// The kinds of stages that later versions know.
-pub(crate) const LATER_KINDS: &[&str] = &["command", "zmq"];
+pub(crate) const LATER_KINDS: &[&str] = &["zmq"];
 
 /// The kinds of stages.
-pub(crate) const KINDS: &[&str] = &["python", "jq"];
+pub(crate) const KINDS: &[&str] = &["python", "jq", "rust", "command"];
+
+/// Those that say something about programs which are started for each job.
+pub(crate) const OF_COMMANDS: &[&str] = &["output", "max_output"];
+/// Those that mean nothing for a program which is started for each job.
+pub(crate) const NOT_OF_COMMANDS: &[&str] =
+    &["interpreter", "max_jobs_per_worker", "start_timeout", "threads", "concurrency", "batch"];
+/// Those that mean nothing for a program which speaks the worker protocol.
+pub(crate) const NOT_OF_FRAMES: &[&str] = &["interpreter", "threads", "output", "max_output"];
+
+/// Those of the next that mean something for a Rust function as well.
+pub(crate) const OF_FUNCTIONS: &[&str] = &["workers", "retries", "retry_on", "backoff", "grace"];
 
 /// The keys of a stage that say something about worker processes.
 pub(crate) const OF_WORKERS: &[&str] = &[
@@ -138,6 +165,10 @@ pub(crate) const OF_WORKERS: &[&str] = &[
     "retries",
     "retry_on",
     "backoff",
+    "threads",
+    "concurrency",
+    "batch",
+    "affinity",
 ];
 
 pub(crate) const ON_FAILURE: &[&str] = &["fail", "collect"];
@@ -148,6 +179,11 @@ pub(crate) static SERVICE: Table = Table {
     what: "a service file",
     keys: &[
         key("service", Shape::Name, "The name of the service.").required(),
+        key(
+            "include",
+            Shape::List(0, &Shape::Text),
+            "Files that this one is put over, relative to its folder: mappings merge, and this file wins.",
+        ),
         key("listen", Shape::Mapping(&LISTEN), "Where the node listens."),
         key(
             "stages",
@@ -165,10 +201,28 @@ pub(crate) static SERVICE: Table = Table {
             Shape::List(0, &Shape::Mapping(&ROUTE)),
             "The HTTP routes, each of them a way into a stage or a pipeline.",
         ),
+        key("cors", CORS_SHAPE, "Which web pages of other origins may use the routes that say nothing of their own.")
+            .or(Default::Bool(false)),
+        key(
+            "compression",
+            Shape::Bool,
+            "Whether answers of the routes that say nothing of their own are compressed for clients that take gzip.",
+        )
+        .or(Default::Bool(false)),
         key(
             "functions",
             Shape::Named(1, &Shape::Either(&[Shape::Mapping(&FUNCTION_POOL), Shape::Nothing])),
             "Pools of workers, by name, that run the Python functions which clients send. Without it, none are taken.",
+        ),
+        key(
+            "triggers",
+            Shape::List(0, &Shape::Mapping(&TRIGGER)),
+            "What makes requests without a client: at intervals, at times of the day, when the node starts or stops.",
+        ),
+        key(
+            "tests",
+            Shape::List(0, &Shape::Mapping(&TEST)),
+            "The tests of the service: requests, and what has to come of them.",
         ),
         key("limits", Shape::Mapping(&LIMITS), "What bounds the node as a whole."),
         key("drain", Shape::Duration, "How long running work may take to finish once the node is told to stop.")
@@ -177,7 +231,7 @@ pub(crate) static SERVICE: Table = Table {
             .or(Default::Bool(false)),
     ],
     some_of: &["stages", "functions"],
-    later: &["include", "triggers", "tests", "store"],
+    later: &["store"],
     instead: &[("name", "service", "the name of the service is the value of `service`")],
 };
 
@@ -302,10 +356,15 @@ pub(crate) static TLS: Table = Table {
 mod workforce {
     use super::{Default, Key, MOST, MOST_WORKERS, Shape, defaults, key};
 
+    const WORKERS_SHAPE: Shape = Shape::Either(&[
+        Shape::Number { least: 0, most: MOST_WORKERS },
+        Shape::Choice(&["auto"]),
+        Shape::Mapping(&super::RANGE),
+    ]);
     pub(super) const WORKERS: Key = key(
         "workers",
-        Shape::Either(&[Shape::Number { least: 0, most: MOST_WORKERS }, Shape::Choice(&["auto"])]),
-        "How many workers; `auto` is one for each core.",
+        WORKERS_SHAPE,
+        "How many workers; `auto` is one for each core; with `min` and `max`, as many as are needed.",
     );
     pub(super) const QUEUE: Key = key(
         "queue",
@@ -346,6 +405,20 @@ pub(crate) static STAGE: Table = Table {
             "The function or class that does the jobs, as `module:attribute`. Modules are found beside the service file.",
         ),
         key("jq", Shape::Text, "A jq program that makes one value of each. It runs in the node, and needs no workers."),
+        key("rust", Shape::Name, "A Rust function by the name that the program gave it which embeds the node."),
+        key(
+            "command",
+            Shape::List(1, &Shape::Scalar),
+            "A program and its arguments. It is started for each job, reads the value and prints the result; arguments \
+             may hold jq programs between `{{` and `}}`. With `protocol` it stays up and is a worker.",
+        ),
+        key(
+            "protocol",
+            Shape::Choice(PROTOCOL),
+            "How a command that stays up talks with the node: `frames` is the worker protocol, on descriptor 3.",
+        ),
+        key("output", Shape::Choice(DECODE), "What a command prints.").or(Default::Text("text")),
+        key("max_output", Shape::Size, "The most that a command may print. Without it, `limits.body`."),
         workforce::WORKERS.or(Default::Number(defaults::WORKERS as u64)),
         key("timeout", Shape::Duration, "How long one try of a job may run, from its start.")
             .or(Default::Duration(defaults::STAGE_TIMEOUT)),
@@ -375,13 +448,64 @@ pub(crate) static STAGE: Table = Table {
         workforce::START_TIMEOUT,
         workforce::GRACE,
         workforce::ON_CANCEL.or(Default::Text("tell")),
+        key(
+            "threads",
+            Shape::Number { least: 1, most: MOST_SLOTS },
+            "How many jobs a worker does at the same time, each in a thread of its own.",
+        )
+        .or(Default::Number(1)),
+        key(
+            "concurrency",
+            Shape::Number { least: 1, most: MOST_SLOTS },
+            "How many jobs a worker does at the same time, where the function is an `async def`, or the worker a program \
+             that speaks the worker protocol.",
+        )
+        .or(Default::Number(1)),
+        key(
+            "affinity",
+            Shape::Text,
+            "A jq program over the value: jobs for which it gives equal keys go to the same worker while that is free.",
+        ),
+        key(
+            "batch",
+            Shape::Mapping(&BATCH),
+            "Lets the function do several jobs in one call: it gets a list of values and returns a list of results.",
+        ),
     ],
     some_of: KINDS,
-    later: &["command", "zmq", "protocol", "threads", "concurrency", "batch", "affinity", "fairness"],
+    later: &["zmq"],
     instead: &[
         ("function", "python", "write `python: module:function`"),
         ("module", "python", "write `python: module:function`"),
+        ("exec", "command", "write `command: [program, argument]`"),
+        ("args", "command", "the arguments stand behind the program: `command: [program, argument]`"),
     ],
+};
+
+pub(crate) static RANGE: Table = Table {
+    what: "a pool that sizes itself",
+    keys: &[
+        key("min", Shape::Number { least: 0, most: MOST_WORKERS }, "It has no fewer workers.").required(),
+        key("max", Shape::Number { least: 1, most: MOST_WORKERS }, "It has no more workers.").required(),
+        key("wait", Shape::Duration, "It grows when a job has waited so long.")
+            .or(Default::Duration(defaults::GROW_WAIT)),
+        key("idle", Shape::Duration, "It shrinks by the workers that nobody has needed for so long.")
+            .or(Default::Duration(defaults::SHRINK_IDLE)),
+    ],
+    some_of: &[],
+    later: &[],
+    instead: &[],
+};
+
+pub(crate) static BATCH: Table = Table {
+    what: "`batch`",
+    keys: &[
+        key("max", Shape::Number { least: 1, most: MOST_SLOTS }, "The most jobs of one call.").required(),
+        key("wait", Shape::Duration, "How long a job may wait for others.").or(Default::Duration(defaults::BATCH_WAIT)),
+    ],
+    some_of: &[],
+    later: &["weight"],
+    instead: &[("size", "max", "write `max`"), ("timeout", "wait", "write `wait`")],
 };
 
 pub(crate) static FUNCTION_POOL: Table = Table {
@@ -423,7 +547,13 @@ pub(crate) static ROUTE: Table = Table {
         key("path", Shape::RoutePath, "The path. `{name}` takes one segment, `{*name}` at the end takes the rest.")
             .required(),
         key("methods", Shape::List(1, &Shape::Method), "The methods, in upper case. Without it, any."),
-        key("pipeline", Shape::Reference, "The pipeline or stage that its requests go to.").required(),
+        key("pipeline", Shape::Reference, "The pipeline or stage that its requests go to."),
+        key(
+            "health",
+            Shape::Bool,
+            "Whether the node itself answers, in place of a pipeline: 200 if it is ready, else 503.",
+        )
+        .or(Default::Bool(false)),
         key("timeout", Shape::Duration, "How long a client waits.").or(Default::Duration(defaults::ROUTE_TIMEOUT)),
         key("fallback", Shape::Anything, "What to answer instead of some failures."),
         key("fallback_on", Shape::List(1, &Shape::Choice(FALLBACK_ON)), "Which failures the fallback covers.")
@@ -435,12 +565,114 @@ pub(crate) static ROUTE: Table = Table {
         ),
         key("decode", Shape::Choice(DECODE), "How the body is decoded. Without it, as its content type says."),
         key("body", Shape::Size, "The largest body. Without it, `limits.body`."),
+        key(
+            "fairness",
+            Shape::Text,
+            "A jq program over the request: those for which it gives different keys take turns where they wait.",
+        ),
+        key(
+            "on_error",
+            Shape::Reference,
+            "The pipeline or stage that a request goes to instead of failing, with the problem and what the client had sent.",
+        ),
+        key(
+            "priority",
+            Shape::Signed { least: i8::MIN as i64, most: i8::MAX as i64 },
+            "Whose requests go first where some wait: those of the higher number.",
+        )
+        .or(Default::Number(0)),
+        key("cors", CORS_SHAPE, "Which web pages of other origins may use it. Without it, as the service says."),
+        key(
+            "compression",
+            Shape::Bool,
+            "Whether answers are compressed for clients that take gzip. Without it, as the service says.",
+        ),
+    ],
+    some_of: &["pipeline", "health"],
+    later: &[],
+    instead: &[
+        ("stage", "pipeline", "write `pipeline`: it takes the name of a stage, too"),
+        ("target", "pipeline", "write `pipeline`"),
+        ("url", "path", "write `path`"),
+    ],
+};
+
+const CORS_SHAPE: Shape = Shape::Either(&[Shape::Mapping(&CORS), Shape::Off]);
+
+pub(crate) static CORS: Table = Table {
+    what: "`cors`",
+    keys: &[
+        key(
+            "origins",
+            Shape::List(1, &Shape::Text),
+            "The origins of the pages, as browsers send them, or `*` for all.",
+        )
+        .required(),
+        key(
+            "methods",
+            Shape::List(1, &Shape::Method),
+            "The methods that they may use. Without it, those of the route.",
+        ),
+        key("headers", Shape::List(0, &Shape::Text), "The headers that they may send, or `*` for all.")
+            .or(Default::Words(defaults::CORS_HEADERS)),
+        key("expose", Shape::List(0, &Shape::Text), "The headers of answers that they may read.")
+            .or(Default::Words(defaults::CORS_EXPOSE)),
+        key("credentials", Shape::Bool, "Whether browsers send cookies and passwords along.").or(Default::Bool(false)),
+        key("max_age", Shape::Duration, "How long a browser may remember what it was told.")
+            .or(Default::Duration(defaults::CORS_MAX_AGE)),
     ],
     some_of: &[],
     later: &[],
     instead: &[
+        ("origin", "origins", "write `origins: [\"https://example.org\"]`"),
+        ("allow_origins", "origins", "write `origins`"),
+        ("allow_methods", "methods", "write `methods`"),
+        ("allow_headers", "headers", "write `headers`"),
+        ("allow_credentials", "credentials", "write `credentials`"),
+        ("expose_headers", "expose", "write `expose`"),
+    ],
+};
+
+pub(crate) const ON_EVENT: &[&str] = &["startup", "shutdown"];
+pub(crate) const OVERLAP: &[&str] = &["skip", "run"];
+
+pub(crate) static TRIGGER: Table = Table {
+    what: "a trigger",
+    keys: &[
+        key("every", Shape::Duration, "Fires each time that so much has passed."),
+        key(
+            "cron",
+            Shape::Text,
+            "Fires at times of the day: a cron expression of five fields, or of six, which begin with seconds.",
+        ),
+        key("timezone", Shape::Text, "The time zone of `cron`, by its name in the IANA database.")
+            .or(Default::Text(defaults::TIMEZONE)),
+        key("on", Shape::Choice(ON_EVENT), "Fires once, when the node starts or begins to stop."),
+        key("pipeline", Shape::Reference, "The pipeline or stage that its requests go to.").required(),
+        key("name", Shape::Name, "Its name, for the log. Without it, its number."),
+        key("input", Shape::Anything, "The value of its requests.").or(Default::None),
+        key("timeout", Shape::Duration, "How long each request may take.")
+            .or(Default::Duration(defaults::ROUTE_TIMEOUT)),
+        key(
+            "priority",
+            Shape::Signed { least: i8::MIN as i64, most: i8::MAX as i64 },
+            "Whose requests go first where some wait: those of the higher number.",
+        )
+        .or(Default::Number(0)),
+        key("on_error", Shape::Reference, "The pipeline or stage that its requests go to instead of failing."),
+        key(
+            "overlap",
+            Shape::Choice(OVERLAP),
+            "What happens when it fires while its last request is still on its way: nothing, or another request.",
+        )
+        .or(Default::Text("skip")),
+    ],
+    some_of: &["every", "cron", "on"],
+    later: &[],
+    instead: &[
+        ("schedule", "cron", "write `cron`"),
+        ("interval", "every", "write `every`"),
         ("stage", "pipeline", "write `pipeline`: it takes the name of a stage, too"),
-        ("url", "path", "write `path`"),
     ],
 };
 

@@ -1,33 +1,41 @@
 //! The service file: read, checked, and resolved into plain structs.
 //!
-//! A text becomes a tree that knows its places (`yaml`); its variables are expanded; the walk (`walk`)
-//! turns it into a [`Service`] or into a [`Report`] of everything that is wrong with it. One table
-//! (`keys`) says which keys there are, for the walk and for the [`schema`] alike. Nothing here starts,
-//! binds or writes anything: it reads the service file, and looks whether the files it names exist.
+//! A text becomes a tree that knows its places (`yaml`); its variables are expanded; what it includes goes under it
+//! (`include`), and overlays go over it (`overlay`); the walk (`walk`) turns it into a [`Service`] or into a [`Report`]
+//! of everything that is wrong with it. One table (`keys`) says which keys there are, for the walk and for the
+//! [`schema`] alike. Nothing here starts, binds or writes anything: it reads the service file and what that includes,
+//! and looks whether the files it names exist.
 
 mod defaults;
 mod diagnostic;
+mod include;
 mod keys;
+mod overlay;
 mod schema;
 mod service;
 mod source;
+mod test;
 mod walk;
 mod yaml;
 
-use std::fs::File;
-use std::io::Read;
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 pub use diagnostic::{Diagnostic, Report, Severity};
+pub use overlay::Overlay;
 pub use schema::schema;
 pub use service::{
-    Decode, FallbackOn, Filter, FunctionPool, Input, Kind, Limits, Listen, Listener, OnCancel, OnFailure, Over,
-    Pipeline, PythonTarget, RetryOn, Route, Scatter, Service, Stage, Step, Target, Tls, Workers,
+    CommandLine, Concurrency, Cors, Decode, FallbackOn, Filter, FunctionPool, Input, Kind, Limits, Listen, Listener,
+    OnCancel, OnFailure, Over, Overlap, Pipeline, PythonTarget, RetryOn, Route, RouteTarget, Scatter, Service, Stage,
+    Step, Target, Tls, Trigger, When, Workers,
 };
 pub use source::Span;
+pub use test::{Expect, Expectation, Test, TestRequest};
 
+use include::Reading;
 use source::Source;
 use walk::Walk;
+use yaml::Value;
 
 /// The largest service file, in bytes (1 MiB).
 pub const LARGEST_FILE: usize = 1 << 20;
@@ -45,34 +53,19 @@ pub struct Loaded {
 ///
 /// The error holds everything that is wrong, and the warnings as well.
 pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Report> {
-    let name = path.display().to_string();
-    let whole = |diagnostic| Err(Report::new(Source::new(&name, ""), vec![diagnostic]));
-    let bytes = match read(path) {
-        Ok(bytes) => bytes,
-        Err(error) => {
-            return whole(Diagnostic::file("unreadable", format!("cannot read the file: {error}")));
-        }
-    };
-    match String::from_utf8(bytes) {
-        Ok(text) => {
-            let folder = path.parent().unwrap_or(Path::new(""));
-            parse(&name, &text, folder, env)
-        }
-        Err(error) => {
-            let good = error.utf8_error().valid_up_to();
-            let bytes = error.as_bytes();
-            let line = bytes[..good].iter().filter(|byte| **byte == b'\n').count() + 1;
-            let message = format!("the file is not UTF-8: byte 0x{:02x} on line {line}", bytes[good]);
-            whole(Diagnostic::file("not-utf8", message).hint("save it as UTF-8"))
-        }
-    }
+    load_with(path, &[], env)
 }
 
-/// One byte more than allowed shows that a file is too large.
-fn read(path: &Path) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(LARGEST_FILE as u64 + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
+/// Like [`load`], with overlays over the file, of which the later ones win.
+pub fn load_with(path: &Path, overlays: &[Overlay], env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Report> {
+    let name = path.display().to_string();
+    match include::text_of(path) {
+        Ok(text) => {
+            let folder = path.parent().unwrap_or(Path::new(""));
+            resolve(Source::new(&name, &text), path, folder, overlays, env)
+        }
+        Err(error) => Err(Report::new(vec![Source::new(&name, "")], vec![error])),
+    }
 }
 
 /// Reads a service from a text. `name` is the file name for messages; relative paths start in `folder`
@@ -80,16 +73,32 @@ fn read(path: &Path) -> std::io::Result<Vec<u8>> {
 pub fn parse(name: &str, text: &str, folder: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Report> {
     let source = Source::new(name, text);
     if text.len() > LARGEST_FILE {
-        let message = format!("the file is larger than {}", walk::units::show_size(LARGEST_FILE as u64));
-        return Err(Report::new(source, vec![Diagnostic::file("too-large", message)]));
+        return Err(Report::new(vec![source], vec![include::too_large()]));
     }
+    resolve(source, Path::new(name), folder, &[], env)
+}
+
+fn resolve(
+    source: Source,
+    file: &Path,
+    folder: &Path,
+    overlays: &[Overlay],
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Loaded, Report> {
     let folder = absolute(folder);
-    let mut walk = Walk { file: Path::new(name), folder: &folder, found: Vec::new() };
-    let service = yaml::build(&source, &mut walk.found).and_then(|mut root| {
-        yaml::expand(&mut root, &source, env, &mut walk.found);
-        walk.service(&root)
-    });
-    let report = Report::new(source, walk.found);
+    let mut reading = Reading::new(env);
+    let mut root = reading.file(source, &folder.join(file.file_name().unwrap_or_default()));
+    // Over anything but a mapping they would hide that it is none.
+    if matches!(&root, Some(root) if matches!(root.value, Value::Map(_))) {
+        for overlay in overlays {
+            root = root.map(|root| reading.overlay(overlay).over(root));
+        }
+    }
+    let Reading { sources, found, files, incomplete, .. } = reading;
+    let mut walk = Walk { file, folder: &folder, sources: &sources, files, found, programs: &RefCell::default() };
+    let service = root.filter(|_| !incomplete).and_then(|root| walk.service(&root));
+    let found = walk.found;
+    let report = Report::new(sources, found);
     match service {
         Some(service) => Ok(Loaded { service, warnings: report }),
         None => Err(report),

@@ -104,7 +104,11 @@ fn shape(shape_: &Shape) -> Map<String, Value> {
         Shape::Number { least, most } => {
             json!({"anyOf": [{"type": "integer", "minimum": least, "maximum": most}, variable]})
         }
+        Shape::Signed { least, most } => {
+            json!({"anyOf": [{"type": "integer", "minimum": least, "maximum": most}, variable]})
+        }
         Shape::Bool => json!({"anyOf": [{"type": "boolean"}, variable]}),
+        Shape::Off => json!({"anyOf": [{"enum": [false]}, variable]}),
         Shape::Choice(words) => json!({"anyOf": [{"enum": words}, variable]}),
         Shape::List(least, item) => {
             json!({"type": "array", "items": shape(item), "minItems": least})
@@ -119,6 +123,7 @@ fn shape(shape_: &Shape) -> Map<String, Value> {
             "type": "object",
             "additionalProperties": {"type": ["string", "number", "boolean"]},
         }),
+        Shape::Scalar => json!({"type": ["string", "number", "boolean"]}),
         Shape::Mapping(table) => Value::Object(mapping(table)),
         Shape::AnyMapping => json!({"type": "object"}),
         Shape::Either(shapes) => json!({"anyOf": shapes.iter().map(shape).collect::<Vec<_>>()}),

@@ -2,10 +2,12 @@
 //!
 //! Nothing here is optional unless its absence means something, and then its comment says what.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::Test;
 use super::defaults;
 use super::keys::MOST_WORKERS;
 
@@ -16,6 +18,9 @@ pub struct Service {
     pub name: String,
     /// The service file, as it was named by whoever loaded it; empty for a service that is in no file.
     pub file: PathBuf,
+    /// The files that the service was read from, absolute: the service file, and all that it includes. None for a
+    /// service that is in no file.
+    pub files: Vec<PathBuf>,
     /// The folder of the service file; relative paths in the file start here.
     pub folder: PathBuf,
     /// Where the node listens.
@@ -28,6 +33,10 @@ pub struct Service {
     pub routes: Vec<Route>,
     /// The function pools, in the order of the file; none if the service takes no functions.
     pub functions: Vec<FunctionPool>,
+    /// The triggers, in the order of the file.
+    pub triggers: Vec<Trigger>,
+    /// The tests, in the order of the file.
+    pub tests: Vec<Test>,
     /// What bounds the node as a whole.
     pub limits: Limits,
     /// How long running work may take to finish once the node is told to stop (30 s).
@@ -45,12 +54,15 @@ impl Service {
         Self {
             name: name.into(),
             file: PathBuf::new(),
+            files: Vec::new(),
             folder: folder.clone(),
             listen: Listen::default(),
             stages: Vec::new(),
             pipelines: Vec::new(),
             routes: Vec::new(),
             functions: vec![FunctionPool { workers, ..FunctionPool::new(FunctionPool::DEFAULT, folder) }],
+            triggers: Vec::new(),
+            tests: Vec::new(),
             limits: Limits::default(),
             drain: defaults::DRAIN,
             debug: false,
@@ -126,6 +138,32 @@ pub struct Stage {
     pub grace: Duration,
     /// What happens to a running job that nobody waits for any more (its worker is told).
     pub on_cancel: OnCancel,
+    /// How many jobs one worker does, and how (one at a time).
+    pub concurrency: Concurrency,
+    /// The key of a job, if equal keys go to the same worker while it is free.
+    pub affinity: Option<Filter>,
+    /// What a command prints (text).
+    pub output: Decode,
+    /// The most bytes that a command may print; `None` is `limits.body`.
+    pub max_output: Option<u64>,
+}
+
+/// How many jobs one worker does, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Concurrency {
+    /// One at a time.
+    One,
+    /// So many at the same time, each in a thread.
+    Threads(u32),
+    /// So many at the same time, as asynchronous functions.
+    Async(u32),
+    /// Up to `max` in one call, each of which waits for others for up to `wait` (5 ms).
+    Batch {
+        /// The most jobs of one call.
+        max: u32,
+        /// How long a job may wait for others.
+        wait: Duration,
+    },
 }
 
 /// A pool of Python workers that run the functions which clients send.
@@ -194,8 +232,38 @@ impl FunctionPool {
 pub enum Kind {
     /// A Python function or class, in worker processes.
     Python(PythonTarget),
+    /// A program that is started for each job: the value is what it reads, what it prints is the result.
+    Command(CommandLine),
+    /// A program that stays up and speaks the worker protocol.
+    Frames(CommandLine),
     /// A jq program, in the node itself.
     Jq(Filter),
+    /// A function of the program that embeds the node, by its name there.
+    Rust(String),
+}
+
+/// A program and its arguments, at least the program. In a [`Kind::Command`] the arguments may be
+/// [templates](crate::jq::template), known to compile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandLine {
+    /// Both as they are written.
+    pub argv: Vec<String>,
+}
+
+impl CommandLine {
+    /// The program: a path that starts in `folder` if there is a slash in it, else a name to be found on the PATH.
+    pub fn program(&self, folder: &Path) -> OsString {
+        match self.argv.first() {
+            Some(name) if name.contains('/') => folder.join(name).into(),
+            Some(name) => name.into(),
+            None => OsString::new(),
+        }
+    }
+
+    /// Its arguments.
+    pub fn arguments(&self) -> &[String] {
+        self.argv.get(1..).unwrap_or_default()
+    }
 }
 
 /// A jq program, known to compile.
@@ -221,6 +289,17 @@ pub enum Workers {
     Count(u32),
     /// One for each core that the node may use.
     Auto,
+    /// As many as are needed.
+    Range {
+        /// No fewer.
+        min: u32,
+        /// No more.
+        max: u32,
+        /// One more when a job has waited so long (100 ms).
+        wait: Duration,
+        /// One less when one was not needed for so long (30 s).
+        idle: Duration,
+    },
 }
 
 impl FromStr for Workers {
@@ -323,7 +402,7 @@ pub struct Route {
     /// Upper-case methods, at least one; `None` is any.
     pub methods: Option<Vec<String>>,
     /// Where its requests go.
-    pub target: Target,
+    pub target: RouteTarget,
     /// How long a client waits (30 s).
     pub timeout: Duration,
     /// What to answer instead of some failures; `None` lets failures show.
@@ -336,9 +415,93 @@ pub struct Route {
     pub decode: Option<Decode>,
     /// The largest body in bytes; `None` is `limits.body`.
     pub body: Option<u64>,
+    /// Whose requests go first where some wait: those of the higher number (0).
+    pub priority: i8,
+    /// What a request counts by, so that one client's flood does not starve another; `None` is by nothing.
+    pub fairness: Option<Filter>,
+    /// Where its requests go instead of failing, with the problem and what the client had sent.
+    pub on_error: Option<Target>,
+    /// Which web pages of other origins may use it; `None` is none.
+    pub cors: Option<Cors>,
+    /// Whether answers are compressed for clients that take gzip (no).
+    pub compression: bool,
+}
+
+/// Which web pages of other origins may use a route, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cors {
+    /// The origins as browsers send them, or `*` alone for all.
+    pub origins: Vec<String>,
+    /// The methods that they may use; `None` is those of the route.
+    pub methods: Option<Vec<String>>,
+    /// The headers that they may send, or `*` alone for all.
+    pub headers: Vec<String>,
+    /// The headers of answers that they may read.
+    pub expose: Vec<String>,
+    /// Whether browsers send cookies and passwords along (no); never with `*`.
+    pub credentials: bool,
+    /// How long a browser may remember what it was told (10 min).
+    pub max_age: Duration,
+}
+
+/// What makes requests without a client.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trigger {
+    /// Its name, unique among triggers: that of the file, or its number.
+    pub name: String,
+    /// When it fires.
+    pub when: When,
+    /// Where its requests go.
+    pub target: Target,
+    /// Their value (null).
+    pub input: serde_json::Value,
+    /// How long each may take (30 s).
+    pub timeout: Duration,
+    /// Who goes first where requests wait: the higher (0).
+    pub priority: i8,
+    /// Where its requests go instead of failing.
+    pub on_error: Option<Target>,
+    /// What happens when it fires while its last request is still on its way (nothing).
+    pub overlap: Overlap,
+}
+
+/// When a trigger fires.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum When {
+    /// Each time that so much has passed.
+    Every(Duration),
+    /// At times of the day; both are known to be good.
+    Cron {
+        /// A cron expression.
+        expression: String,
+        /// A name of the IANA database (UTC).
+        timezone: String,
+    },
+    /// Once, when the node starts.
+    Startup,
+    /// Once, when the node begins to stop.
+    Shutdown,
+}
+
+/// What happens when a trigger fires while its last request is still on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overlap {
+    /// Nothing.
+    Skip,
+    /// Another request is made.
+    Run,
 }
 
 /// Where a route's requests go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RouteTarget {
+    /// Through stages.
+    Path(Target),
+    /// Nowhere: the node itself says whether it is ready.
+    Health,
+}
+
+/// A stage or a pipeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
     /// An index into [`Service::stages`].

@@ -1,10 +1,12 @@
-//! The text of a service file and places in it.
+//! The texts that a service is read from, and places in them.
 
 use std::sync::Arc;
 
-/// A range of bytes in the text of a service file.
+/// A range of bytes in a service file, in a file that it includes, or in something that goes over it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Span {
+    /// Which of the texts of a report; the first is the service file.
+    pub(crate) source: u32,
     /// The first byte.
     pub start: usize,
     /// The byte after the last one.
@@ -13,7 +15,12 @@ pub struct Span {
 
 impl Span {
     pub(crate) fn new(start: usize, end: usize) -> Self {
-        Self { start, end: end.max(start) }
+        Self { source: 0, start, end: end.max(start) }
+    }
+
+    /// The same range in another text.
+    pub(crate) fn of(self, source: u32) -> Self {
+        Self { source, ..self }
     }
 
     pub(crate) fn range(self) -> std::ops::Range<usize> {
@@ -50,6 +57,6 @@ impl Source {
         let last = span.end.max(span.start + 1) - 1;
         let end = text.get(last..).and_then(|t| t.find('\n')).map_or(text.len(), |at| last + at);
         let carriage = text.get(start..end).is_some_and(|line| line.ends_with('\r'));
-        Span::new(start, end - usize::from(carriage && end > span.end))
+        Span::new(start, end - usize::from(carriage && end > span.end)).of(span.source)
     }
 }

@@ -8,6 +8,7 @@ mod meter;
 mod natives;
 mod nesting;
 mod rewrite;
+pub mod template;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::AtomicBool;

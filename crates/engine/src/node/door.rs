@@ -7,7 +7,9 @@ use evener_core::{
     Answer, Budget, Code, FallbackOn, Path, Problem, RequestId, RequestKey, Reservation, StageId, Submission, Terms,
     Time, Withdrawal, fallback_or,
 };
-use evener_doors::{Answered, CallTicket, Function, Health, Node as Door, PoolView, StageHealth, Ticket, WorkerView};
+use evener_doors::{
+    Answered, Arrival, CallTicket, Function, Health, Node as Door, PoolView, StageHealth, Ticket, WorkerView,
+};
 use tokio::sync::oneshot;
 
 use super::Node;
@@ -38,13 +40,15 @@ impl Door for Node {
         self.clock.request_id()
     }
 
-    async fn submit(&self, ticket: Ticket) -> Answered {
-        let Ticket { id, path, parcel, timeout, fallback_on, as_request, origin } = ticket;
+    async fn submit(&self, ticket: Ticket) -> Arrival {
+        let Ticket { id, path, parcel, timeout, fallback_on, priority, flow, as_request, streams, on_error, origin } =
+            ticket;
         let (answer, answered) = oneshot::channel();
         let began = self.clock.now();
-        let reply = Waiter::Request { answer, origin, as_request };
-        let (deadline, terms) = (began + timeout, Terms::default());
-        let submission = Submission { id, path, payload: parcel, deadline, fallback_on, terms, reply };
+        let reply = Waiter::Request { answer: Some(answer), chunks: None, origin: origin.map(Arc::new), as_request };
+        let (deadline, terms) = (began + timeout, Terms { priority, flow, ..Terms::default() });
+        let submission =
+            Submission { id, path, payload: parcel, deadline, fallback_on, terms, streams, on_error, reply };
         let request = {
             let mut state = self.state();
             match state.dispatcher.submit(began, submission) {
@@ -55,7 +59,7 @@ impl Door for Node {
                 Err(refused) => {
                     drop(state);
                     self.report(id, &refused.answer);
-                    return refused.answer;
+                    return Arrival::Answer(refused.answer);
                 }
             }
         };
@@ -63,7 +67,10 @@ impl Door for Node {
         let answered = answered.await;
         gone.request = None;
         self.metrics.took(self.clock.now().since(began));
-        answered.unwrap_or_else(|_| Answer::Problem(Problem::new(Code::Draining, "the node stopped")))
+        answered.unwrap_or_else(|_| {
+            let stopped = Problem::new(Code::Draining, "the node stopped");
+            Arrival::Answer(Answer::Problem(stopped))
+        })
     }
 
     fn refused(&self, id: RequestId, problem: Problem, fallback_on: FallbackOn) -> Answered {
@@ -76,8 +83,8 @@ impl Door for Node {
         &self.budget
     }
 
-    fn stage_name(&self, stage: StageId) -> &str {
-        &self.topology.stage(stage).name
+    fn stage_name(&self, stage: StageId) -> String {
+        self.topology().stage(stage).name.clone()
     }
 
     fn debug(&self) -> bool {
@@ -93,7 +100,7 @@ impl Door for Node {
     }
 
     fn pool(&self, name: &str) -> Option<StageId> {
-        let number = self.topology.stages().iter().position(|stage| stage.functions && stage.name == name)?;
+        let number = self.topology().stages().iter().position(|stage| stage.functions && stage.name == name)?;
         Some(StageId(number as u32))
     }
 
@@ -122,6 +129,8 @@ impl Door for Node {
             deadline: Time::NEVER,
             fallback_on: FallbackOn::default(),
             terms,
+            streams: false,
+            on_error: None,
             reply: Waiter::Call(Call::new(caller, number, function, group, terms.timeout, output)),
         };
         let mut state = self.state();
@@ -133,7 +142,9 @@ impl Door for Node {
             match refused.answer {
                 Answer::Problem(problem) | Answer::Fallback(problem) | Answer::Raised(problem, _) => problem,
                 // Nobody is refused with one of these.
-                Answer::Value(_) | Answer::Reply(_) => Problem::new(Code::Draining, "the node takes no calls"),
+                Answer::Value(_) | Answer::Reply(_) | Answer::Ended => {
+                    Problem::new(Code::Draining, "the node takes no calls")
+                }
             }
         })
     }
@@ -156,11 +167,12 @@ impl Door for Node {
     }
 
     fn workers(&self) -> Vec<WorkerView> {
+        let topology = self.topology();
         let state = self.state();
         let mut workers: Vec<WorkerView> = (state.seats.iter())
             .map(|(worker, seat)| WorkerView {
                 pid: seat.pid,
-                pool: self.topology.stage(seat.stage).name.clone(),
+                pool: topology.stage(seat.stage).name.clone(),
                 index: seat.index,
                 done: state.dispatcher.worker_done(*worker).unwrap_or(0),
                 busy: state.dispatcher.worker_is_busy(*worker),
@@ -172,9 +184,9 @@ impl Door for Node {
     }
 
     fn health(&self) -> Health {
-        let warmup = self.warmup.borrow();
+        let (warmup, topology) = (self.warmup.borrow(), self.topology());
         let state = self.state();
-        let stages: Vec<StageHealth> = (self.topology.stages().iter().zip(0..))
+        let stages: Vec<StageHealth> = (topology.stages().iter().zip(0..))
             .zip(warmup.iter())
             .filter(|((rules, _), _)| !rules.hidden)
             .map(|((rules, number), warmup)| {
@@ -194,8 +206,9 @@ impl Door for Node {
     }
 
     fn metrics(&self) -> String {
+        let topology = self.topology();
         let state = self.state();
-        let stages = (0..self.topology.stages().len() as u32).map(|stage| state.dispatcher.counts(StageId(stage)));
+        let stages = (0..topology.stages().len() as u32).map(|stage| state.dispatcher.counts(StageId(stage)));
         let workers = state.seats.iter().map(|(worker, seat)| WorkerCount {
             stage: seat.stage,
             index: seat.index,
@@ -203,6 +216,6 @@ impl Door for Node {
         });
         let (stages, workers) = (stages.collect::<Vec<_>>(), workers.collect::<Vec<_>>());
         drop(state);
-        self.metrics.render(&self.topology, &stages, &workers, &self.budget)
+        self.metrics.render(&topology, &stages, &workers, &self.budget)
     }
 }

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evener_core::{Landed, Loss, Outcome, WorkerKey};
+use evener_core::state::StateAsk;
+use evener_core::{JobKey, Landed, Loss, Outcome, WorkerKey};
 use evener_doors::Parcel;
 use evener_protocol::{Ready, Value};
 use evener_supervisor::output::{Stream, printable};
@@ -12,7 +13,7 @@ use evener_supervisor::slot::{Events, Gone, Line, Place};
 
 use super::log::priority;
 use super::waiter::Waiter;
-use super::{Node, Seat};
+use super::{Node, Seat, State};
 
 impl Events for Node {
     fn ready(&self, place: &Place, pid: u32, ready: Ready, line: Arc<Line>) -> WorkerKey {
@@ -23,8 +24,8 @@ impl Events for Node {
             let mut state = self.state();
             let now = self.clock.now();
             let worker = state.dispatcher.worker_ready(now, *stage);
-            let (stage, index, known) = (*stage, *index, HashSet::new());
-            state.seats.insert(worker, Seat { line, context: ready.context, stage, index, pid, known });
+            let (stage, index, known, streams) = (*stage, *index, HashSet::new(), ready.stream);
+            state.seats.insert(worker, Seat { line, context: ready.context, streams, stage, index, pid, known });
             self.act(state, now);
             worker
         };
@@ -48,10 +49,29 @@ impl Events for Node {
         state.ran = ran;
         self.carry_out(&mut state, now);
         state.ran = Duration::ZERO;
-        let jobs = std::mem::take(&mut state.local_jobs);
+        let errands = std::mem::take(&mut state.errands);
         drop(state);
-        self.do_jobs(jobs);
+        self.run_errands(errands);
         fresh
+    }
+
+    fn chunk(&self, worker: WorkerKey, job: JobKey, attempt: u32, value: Value) -> bool {
+        let held = (!value.bytes.is_empty()).then(|| Arc::new(self.budget.charge(value.bytes.len() as u64)));
+        let mut state = self.state();
+        let now = self.clock.now();
+        let fresh = state.dispatcher.chunk(now, worker, job, attempt, Parcel { value, held });
+        self.act(state, now);
+        fresh
+    }
+
+    fn state(&self, worker: WorkerKey, number: u32, ask: &StateAsk) {
+        let mut state = self.state();
+        let now = self.clock.now();
+        let State { kept, seats, .. } = &mut *state;
+        let answer = kept.ask(now, ask);
+        if let Some(seat) = seats.get(&worker) {
+            seat.line.state(number, &answer);
+        }
     }
 
     fn credit(&self, worker: WorkerKey, credit: u32) {
@@ -73,7 +93,7 @@ impl Events for Node {
             whole.push_str(&printable(&certificate.stderr_tail.join(" | ")));
         }
         // What a call writes is for its caller alone.
-        let died = if self.topology.stage(place.stage).functions { short } else { whole.clone() };
+        let died = if self.topology().stage(place.stage).functions { short } else { whole.clone() };
         if asked {
             tracing::debug!(stage, worker = index, pid, died, "worker left");
         } else {

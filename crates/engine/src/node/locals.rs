@@ -1,14 +1,19 @@
-//! The jobs of stages without processes, which the node does itself.
+//! The jobs of stages without workers that stay, which the node does itself or starts a process for.
 
 use std::sync::Arc;
 use std::sync::MutexGuard;
 
-use evener_core::{Landed, Loss, Outcome, StageId, Time};
+use evener_core::{Failure, Landed, Loss, Outcome, Reservation, StageId, Time, WorkerKey};
 use evener_doors::Parcel;
 use evener_protocol::Value;
+use evener_supervisor::command::Follow;
+use evener_supervisor::output::Stream;
+use evener_supervisor::slot::Events as _;
 
 use super::{Node, State};
-use crate::local::{Local, LocalJob};
+use crate::command::{self, Command, Lost};
+use crate::errand::{Errands, Question};
+use crate::local::{Local, LocalJob, LocalSeat};
 
 impl Node {
     /// Lets a stage do so many jobs at a time without processes.
@@ -24,24 +29,66 @@ impl Node {
     /// Carries out what is due, lets go of the lock, and does the jobs that were handed to nobody else.
     pub(super) fn act(&self, mut state: MutexGuard<'_, State>, now: Time) {
         self.carry_out(&mut state, now);
-        let jobs = std::mem::take(&mut state.local_jobs);
+        let errands = std::mem::take(&mut state.errands);
         drop(state);
-        self.do_jobs(jobs);
+        self.run_errands(errands);
     }
 
-    /// Does jobs, and those that follow from them. The lock must be free.
-    pub(super) fn do_jobs(&self, mut jobs: Vec<LocalJob>) {
-        while !jobs.is_empty() {
-            let mut following = Vec::new();
+    /// Does what is to be done, and what follows from it. The lock must be free.
+    pub(super) fn run_errands(&self, mut errands: Errands) {
+        while !errands.is_empty() {
+            let Errands { jobs, keys, gone } = std::mem::take(&mut errands);
+            if !gone.is_empty() {
+                errands.append(self.left(gone));
+            }
+            for question in keys {
+                match question.answer_at_once() {
+                    Some(answer) => errands.append(self.assessed(&question, answer)),
+                    None => self.look_for_key(question),
+                }
+            }
             for job in jobs {
                 let began = self.clock.now();
+                if let Local::Command(command) = &job.local {
+                    self.start(command.clone(), job, began);
+                    continue;
+                }
                 match job.run_at_once() {
-                    Some(outcome) => following.append(&mut self.land(&job, began, outcome)),
+                    Some(outcome) => errands.append(self.land(&job, began, outcome)),
                     None => self.give_a_thread(job, began),
                 }
             }
-            jobs = following;
         }
+    }
+
+    /// Workers without a process have left for good. Returns what is to be done next.
+    fn left(&self, gone: Vec<WorkerKey>) -> Errands {
+        let mut state = self.state();
+        let now = self.clock.now();
+        for worker in gone {
+            let cause = "left".to_owned();
+            state.dispatcher.worker_lost(now, worker, Loss { certificate: cause.clone(), cause });
+        }
+        self.carry_out(&mut state, now);
+        std::mem::take(&mut state.errands)
+    }
+
+    fn look_for_key(&self, question: Question) {
+        let Some(node) = self.this.upgrade() else { return };
+        tokio::task::spawn_blocking(move || {
+            let answer = question.answer();
+            let following = node.assessed(&question, answer);
+            node.run_errands(following);
+        });
+    }
+
+    /// The key of a job is known, or why it has none. Returns what is to be done next.
+    fn assessed(&self, question: &Question, answer: Result<u32, Failure>) -> Errands {
+        let mut state = self.state();
+        let now = self.clock.now();
+        state.dispatcher.assessed(now, question.job, answer);
+        self.carry_out(&mut state, now);
+        std::mem::take(&mut state.errands)
     }
 
     fn give_a_thread(&self, job: LocalJob, began: Time) {
@@ -49,12 +96,32 @@ impl Node {
         tokio::task::spawn_blocking(move || {
             let outcome = job.run();
             let following = node.land(&job, began, outcome);
-            node.do_jobs(following);
+            node.run_errands(following);
+        });
+    }
+
+    /// Starts a process for a job.
+    fn start(&self, command: Arc<Command>, mut job: LocalJob, began: Time) {
+        let (Some(node), Some(mut asked)) = (self.this.upgrade(), job.asked.take()) else { return };
+        let runtime = command.runtime.clone();
+        runtime.spawn(async move {
+            let mut follower = Follower { node: &node, command: &command, worker: job.worker, held: None };
+            let following = match command::perform(&command, &job, &mut asked, &mut follower).await {
+                Ok(outcome) => node.land(&job, began, outcome),
+                Err(Lost(cause)) => {
+                    let mut state = node.state();
+                    let now = node.clock.now();
+                    node.replace(&mut state, now, job.worker, cause);
+                    node.carry_out(&mut state, now);
+                    std::mem::take(&mut state.errands)
+                }
+            };
+            node.run_errands(following);
         });
     }
 
     /// A job has come to something. Returns the jobs that are to be done next.
-    fn land(&self, job: &LocalJob, began: Time, outcome: Outcome<Value>) -> Vec<LocalJob> {
+    fn land(&self, job: &LocalJob, began: Time, outcome: Outcome<Value>) -> Errands {
         let outcome = outcome.map(|value| {
             let held = (!value.bytes.is_empty()).then(|| Arc::new(self.budget.charge(value.bytes.len() as u64)));
             Parcel { value, held }
@@ -63,27 +130,46 @@ impl Node {
         let now = self.clock.now();
         let ran = now.since(began);
         let LocalJob { worker, job, attempt, .. } = *job;
-        if let Some((stage, ..)) = state.locals.get(&worker) {
-            self.metrics.ran(*stage, ran);
+        if let Some(seat) = state.locals.get(&worker) {
+            self.metrics.ran(seat.stage, ran);
         }
         state.dispatcher.outcome(now, worker, Landed { job, attempt, ran, outcome });
         // One that was given up for stuck has come back after all: core has done with it, and another takes its place.
         if state.dispatcher.worker_is_busy(worker) && state.dispatcher.worker_request(worker).is_none() {
-            self.replace(&mut state, now, worker);
+            self.replace(&mut state, now, worker, "did not come back in time");
         }
         self.carry_out(&mut state, now);
-        std::mem::take(&mut state.local_jobs)
+        std::mem::take(&mut state.errands)
     }
 
-    fn replace(&self, state: &mut State, now: Time, worker: evener_core::WorkerKey) {
-        let Some((stage, local, _)) = state.locals.remove(&worker) else { return };
-        let cause = "did not come back in time".to_owned();
+    fn replace(&self, state: &mut State, now: Time, worker: WorkerKey, cause: &str) {
+        let Some(LocalSeat { stage, local, .. }) = state.locals.remove(&worker) else { return };
+        let cause = cause.to_owned();
         state.dispatcher.worker_lost(now, worker, Loss { certificate: cause.clone(), cause });
         add(state, now, stage, local);
     }
 }
 
+/// Follows the process of a job.
+struct Follower<'a> {
+    node: &'a Node,
+    command: &'a Command,
+    worker: WorkerKey,
+    /// What it has printed counts as a value that the node holds, before it is one.
+    held: Option<Reservation>,
+}
+
+impl Follow for Follower<'_> {
+    fn said(&mut self, pid: u32, line: &str) {
+        self.node.output(&self.command.place, pid, Some(self.worker), Stream::Stderr, line);
+    }
+
+    fn holds(&mut self, bytes: usize) {
+        self.held = Some(self.node.budget.charge(bytes as u64));
+    }
+}
+
 fn add(state: &mut State, now: Time, stage: StageId, local: Local) {
     let worker = state.dispatcher.worker_ready(now, stage);
-    state.locals.insert(worker, (stage, local, Arc::default()));
+    state.locals.insert(worker, LocalSeat::new(stage, local));
 }

@@ -16,7 +16,8 @@ impl Node {
 
     /// Writes a problem into the log, with what the client is not told.
     pub(super) fn log(&self, request_id: RequestId, problem: &Problem, retried: bool) {
-        let stage = problem.stage.map(|stage| self.topology.stage(stage).name.as_str());
+        let topology = self.topology();
+        let stage = problem.stage.map(|stage| topology.stage(stage).name.as_str());
         let job = problem.job.map(tracing::field::display);
         // Workers, and through them clients, have a say in what it says.
         let (code, detail) = (problem.code.name(), printable(&problem.detail));
@@ -25,6 +26,8 @@ impl Node {
                 (format!("\n{}", Lines(traceback)), Some(printable(message)), None)
             }
             (Some(Cause::Died(certificate)), _) => (String::new(), None, Some(certificate.as_str())),
+            (Some(Cause::Said(words)), _) if words.is_empty() => (String::new(), None, None),
+            (Some(Cause::Said(words)), _) => (format!("\n{}", Lines(words)), None, None),
             (None, _) => (String::new(), None, None),
         };
         let (said, again) = (said.as_deref(), if retried { "; trying again" } else { "" });
@@ -42,7 +45,8 @@ impl Node {
     pub(super) fn report_call(&self, request_id: RequestId, answer: &Answered) {
         self.metrics.answered(answer);
         if let Answer::Problem(problem) | Answer::Fallback(problem) | Answer::Raised(problem, _) = answer {
-            let stage = problem.stage.map(|stage| self.topology.stage(stage).name.as_str());
+            let topology = self.topology();
+            let stage = problem.stage.map(|stage| topology.stage(stage).name.as_str());
             let (code, detail) = (problem.code.name(), printable(&problem.detail));
             tracing::debug!(%request_id, stage, code, "{detail}");
         }

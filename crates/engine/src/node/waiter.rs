@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use evener_core::RequestId;
-use evener_doors::{Answered, Called, Caller, Function, Origin, Stream as CallStream};
+use evener_doors::stream::{ChunkSender, Chunks};
+use evener_doors::{Answered, Arrival, Called, Caller, Function, Origin, Parcel, Stream as CallStream};
 use evener_supervisor::output::Stream;
 use tokio::sync::oneshot;
 
@@ -14,15 +15,36 @@ use tokio::sync::oneshot;
 pub(crate) enum Waiter {
     /// The task of an HTTP request.
     Request {
-        /// Where its answer goes.
-        answer: oneshot::Sender<Answered>,
+        /// Where its answer goes, or the beginning of one that comes in chunks.
+        answer: Option<oneshot::Sender<Arrival>>,
+        /// Where its chunks go, once there has been one.
+        chunks: Option<ChunkSender>,
         /// The request, for workers that ask.
-        origin: Origin,
+        origin: Option<Arc<Origin>>,
         /// Whether the first stage gets the request instead of its body.
         as_request: bool,
     },
     /// The caller of a function.
     Call(Call),
+}
+
+impl Waiter {
+    /// Passes a piece of the answer on; the first makes the stream. Never waits, since it is called under the node's lock.
+    pub(super) fn chunk(&mut self, parcel: Parcel, open: impl FnOnce() -> (ChunkSender, Chunks)) {
+        let Waiter::Request { answer, chunks, .. } = self else { return };
+        if let Some(answer) = answer.take() {
+            let (sender, stream) = open();
+            let first = parcel.value.content.clone();
+            // Whoever waited is gone, and has said so or will: the stream need not, which could not be done here.
+            if let Err(Arrival::Stream { chunks, .. }) = answer.send(Arrival::Stream { first, chunks: stream }) {
+                chunks.let_go();
+            }
+            *chunks = Some(sender);
+        }
+        if let Some(chunks) = chunks {
+            chunks.send(parcel);
+        }
+    }
 }
 
 /// A call of a function. What changes here changes under the node's lock.

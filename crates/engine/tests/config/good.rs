@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use evener_engine::config::{
-    self, Decode, FallbackOn, Filter, Input, Kind, Limits, Listener, OnCancel, OnFailure, Over, PythonTarget, RetryOn,
-    Step, Target, Workers,
+    self, Concurrency, Decode, FallbackOn, Filter, Input, Kind, Limits, Listener, OnCancel, OnFailure, Over,
+    PythonTarget, RetryOn, RouteTarget, Step, Target, Workers,
 };
 use serde_json::json;
 
@@ -68,7 +68,7 @@ fn a_service_is_resolved() {
     assert_eq!(service.pipelines[1].steps, [0, 1, 2].map(Step::Stage), "a pipeline as a step is taken in");
 
     let targets: Vec<_> = service.routes.iter().map(|route| route.target).collect();
-    assert_eq!(targets, [Target::Pipeline(0), Target::Pipeline(1), Target::Stage(2)]);
+    assert_eq!(targets, [Target::Pipeline(0), Target::Pipeline(1), Target::Stage(2)].map(RouteTarget::Path));
     assert_eq!(service.routes[0].methods, None);
     assert_eq!(service.routes[1].methods, Some(vec!["POST".into()]));
     assert_eq!(service.routes[1].fallback, Some(json!({"success": false})));
@@ -105,7 +105,7 @@ fn what_is_left_out_has_its_default() {
     assert_eq!(route.timeout, Duration::from_secs(30));
     assert_eq!(route.fallback, None);
     assert!(route.fallback_on.timeout && !route.fallback_on.error);
-    assert_eq!((route.input, route.decode, route.body), (Input::Auto, None, None));
+    assert_eq!((route.input, route.decode, route.body, route.priority), (Input::Auto, None, None, 0));
 
     let limits = Limits::default();
     assert_eq!((limits.body, limits.queue, limits.memory), (10 << 20, 10_000, 1 << 30));
@@ -151,7 +151,8 @@ fn every_key_of_a_stage_is_taken() {
 fn every_key_of_a_route_is_taken() {
     let service = good(&with_route(
         "path: /x\nmethods: [GET, M-SEARCH]\ntimeout: 1h\nfallback: null\n\
-         fallback_on: [error, lost, unavailable]\ninput: request\ndecode: bytes\nbody: 10KB",
+         fallback_on: [error, lost, unavailable]\ninput: request\ndecode: bytes\nbody: 10KB\n\
+         priority: -128",
     ));
     let route = &service.routes[0];
     assert_eq!(route.methods, Some(vec!["GET".into(), "M-SEARCH".into()]));
@@ -161,6 +162,36 @@ fn every_key_of_a_route_is_taken() {
     assert_eq!(route.input, Input::Request);
     assert_eq!(route.decode, Some(Decode::Bytes));
     assert_eq!(route.body, Some(10_000));
+    assert_eq!(route.priority, -128);
+}
+
+#[test]
+fn a_route_may_go_to_no_stage() {
+    let service =
+        good(&with("routes: [{path: /up, methods: [GET], health: true}, {path: /, pipeline: a, health: false}]"));
+    let targets: Vec<_> = service.routes.iter().map(|route| route.target).collect();
+    assert_eq!(targets, [RouteTarget::Health, RouteTarget::Path(Target::Stage(0))]);
+}
+
+#[test]
+fn cors_and_compression_of_the_service_go_for_routes_that_say_nothing() {
+    let service = good(&with(
+        "cors: {origins: ['http://[::1]:3000', 'https://a.example', 'app+x://y']}\ncompression: true\nroutes:\n\
+         - {path: /a, pipeline: a}\n- {path: /b, pipeline: a, cors: false, compression: false}\n\
+         - {path: /c, pipeline: a, cors: {origins: ['*'], headers: ['*'], max_age: 0s, expose: []}}",
+    ));
+    let [a, b, c] = &service.routes[..] else { panic!("{:?}", service.routes) };
+    assert_eq!([a.compression, b.compression, c.compression], [true, false, true]);
+    let unsaid = a.cors.clone().unwrap();
+    assert_eq!(unsaid.origins, ["http://[::1]:3000", "https://a.example", "app+x://y"]);
+    assert_eq!((unsaid.methods, unsaid.credentials, unsaid.max_age), (None, false, Duration::from_secs(600)));
+    assert_eq!(unsaid.headers, ["Content-Type"]);
+    assert_eq!(unsaid.expose, ["Evener-Request-Id", "Evener-Fallback", "Retry-After"]);
+    assert_eq!(b.cors, None);
+    let own = c.cors.clone().unwrap();
+    assert_eq!((own.origins, own.headers), (vec!["*".to_owned()], vec!["*".to_owned()]));
+    assert_eq!((own.expose.len(), own.max_age), (0, Duration::ZERO));
+    assert!(good(&with_route("path: /")).routes[0].cors.is_none());
 }
 
 #[test]
@@ -284,4 +315,52 @@ fn steps_with_branches() {
     let items = Filter { source: ".l".to_owned() };
     assert_eq!(each.over, Over::Each { items, over: Target::Pipeline(1), max_in_flight: 100 });
     assert_eq!((each.timeout, each.on_failure, &each.fallback), (None, OnFailure::Fail, &None));
+}
+
+#[test]
+fn a_stage_is_a_rust_function() {
+    let service = good("service: s\nstages: {a: {rust: f, workers: 3, retries: 1, grace: 1s}}\npipelines: {p: [a]}");
+    assert_eq!(service.stages[0].kind, Kind::Rust("f".to_owned()));
+}
+
+#[test]
+fn a_worker_may_do_several_jobs() {
+    let concurrency = |text: &str| good(&with_stage(text)).stages[0].concurrency;
+    assert_eq!(concurrency("retries: 1"), Concurrency::One);
+    assert_eq!(concurrency("threads: 1"), Concurrency::One);
+    assert_eq!(concurrency("threads: 4"), Concurrency::Threads(4));
+    assert_eq!(concurrency("concurrency: 100"), Concurrency::Async(100));
+    let (max, wait) = (32, Duration::from_millis(5));
+    assert_eq!(concurrency("batch: {max: 32}"), Concurrency::Batch { max, wait });
+    assert_eq!(concurrency("batch: {max: 32, wait: 0s}"), Concurrency::Batch { max, wait: Duration::ZERO });
+}
+
+#[test]
+fn a_command_for_each_job() {
+    let service = good(
+        "service: s\nstages:\n  a:\n    command: [/bin/echo, '-n', 'w={{ .w }}', 3, true, '{{ {a: {b: .x}} | .a.b }}']\n    \
+         output: json\n    max_output: 1KiB\n    retry_on: [error]\n  b: {command: [./tool, '{{', x], protocol: frames, \
+         concurrency: 4}\npipelines: {p: [a, b]}",
+    );
+    let [a, b] = &service.stages[..] else { panic!("two stages") };
+    let Kind::Command(line) = &a.kind else { panic!("{:?}", a.kind) };
+    assert_eq!(line.argv, ["/bin/echo", "-n", "w={{ .w }}", "3", "true", "{{ {a: {b: .x}} | .a.b }}"]);
+    assert_eq!((a.output, a.max_output, a.retry_on.error), (Decode::Json, Some(1024), true));
+    let Kind::Frames(line) = &b.kind else { panic!("{:?}", b.kind) };
+    assert_eq!(line.program(&service.folder), "/srv/app/./tool");
+    assert_eq!(line.arguments(), ["{{", "x"], "only a program for one job takes templates");
+    assert_eq!(b.concurrency, Concurrency::Async(4));
+    assert_eq!((b.output, b.max_output), (Decode::Text, None));
+}
+
+#[test]
+fn a_program_that_is_not_there_is_a_warning() {
+    let loaded = parse(
+        "service: s\nstages:\n  a: {command: [no-such-program-anywhere, x]}\n  b: {command: [cat]}\n  c: {command: [no/such], \
+         protocol: frames}\n  d: {command: [tr], env: {PATH: /nowhere}}\npipelines: {p: [a, b, c, d]}",
+    );
+    let warnings = loaded.unwrap().warnings;
+    let codes = super::codes(&warnings);
+    assert_eq!(codes, ["3:17 missing-program", "5:17 missing-program", "6:17 missing-program"], "{warnings}");
+    assert!(warnings.to_string().contains("`no-such-program-anywhere` on the PATH"), "{warnings}");
 }

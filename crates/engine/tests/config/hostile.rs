@@ -31,6 +31,11 @@ limits: {body: 10MiB, memory: 1GiB}
 drain: >-
   30s
 debug: false
+tests:
+  - name: t
+    request: {path: "/is/7?x=1", headers: {a: b}, json: [1]}
+    expect: {status: 504, json: .a, within: 2s, at_least: 1s}
+    with: {stages: {parse: {workers: 0}}}
 "#;
 
 #[test]

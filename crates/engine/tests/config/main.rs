@@ -5,9 +5,12 @@
 mod functions;
 mod good;
 mod hostile;
+mod include;
 mod mistakes;
+mod overlay;
 mod report;
 mod schema;
+mod tests;
 mod text;
 mod variables;
 

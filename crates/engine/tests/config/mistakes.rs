@@ -24,9 +24,9 @@ fn the_file_as_a_whole() {
         ("service: s\nstages: []".into(), &["2:9 wrong-type"], "stages by name, a mapping"),
         (with("name: x"), &["4:1 unknown-key"], "is the value of `service`"),
         (with("limit: {}"), &["4:1 unknown-key"], "did you mean `limits`?"),
-        (with("xyz: {}"), &["4:1 unknown-key"], "its keys are `service`, `listen`, `stages`"),
+        (with("xyz: {}"), &["4:1 unknown-key"], "its keys are `service`, "),
         (with("service: t"), &["4:1 duplicate-key"], "first here"),
-        (with("triggers: []"), &["4:1 not-available"], "`triggers` is not available in this version"),
+        (with("store: a.db"), &["4:1 not-available"], "`store` is not available in this version"),
         (with("debug: yes"), &["4:8 wrong-type"], "only `true` and `false` are booleans"),
         (with("debug: 'true'"), &["4:8 wrong-type"], "without quotes"),
         (with("debug: 1"), &["4:8 wrong-type"], "found the number `1`"),
@@ -95,16 +95,25 @@ fn kinds_of_stages() {
     check(&[
         (stage("{}"), &["2:10 missing-key"], "a stage needs the key `python` or `jq`"),
         (stage("m:f"), &["2:13 wrong-type"], "expected a stage, a mapping with `python` or `jq`"),
-        (stage("{command: [tr]}"), &["2:14 not-available"], "`command` is not available"),
+        (stage("{zmq: {}}"), &["2:14 not-available"], "`zmq` is not available"),
         (stage("{jq: '.x |'}"), &["2:18 bad-jq"], "this is not a jq program"),
         (stage("{jq: foo}"), &["2:18 bad-jq"], "at line 1, column 1 of the program"),
         (stage("{jq: 3}"), &["2:18 wrong-type"], "expected a jq program"),
         (stage("{jq: .x, workers: 2}"), &["2:22 useless-key"], "a jq stage has no `workers`"),
         (stage("{jq: .x, retries: 2}"), &["2:22 useless-key"], "it is not tried twice"),
         (stage("{python: 'm:f', jq: .x}"), &["2:29 two-kinds"], "the first kind"),
+        (stage("{rust: f, env: {A: b}}"), &["2:23 useless-key"], "a rust stage has no `env`"),
+        (stage("{rust: 'not a name'}"), &["2:20 bad-name"], "name"),
+        (stage("{python: 'm:f', threads: 0}"), &["2:38 out-of-range"], "number of jobs"),
+        (stage("{python: 'm:f', threads: 2, concurrency: 2}"), &["2:41 two-ways"], "the other way"),
+        (stage("{python: 'm:f', batch: {wait: 1s}}"), &["2:36 missing-key"], "`max`"),
+        (stage("{python: 'm:f', batch: {max: 2, weight: 3}}"), &["2:45 not-available"], "`weight`"),
+        (stage("{python: 'm:f', batch: 4}"), &["2:36 wrong-type"], "`batch`, a mapping"),
+        (stage("{jq: .x, threads: 2}"), &["2:22 useless-key"], "a jq stage has no `threads`"),
         (stage("{jq: .x, zmq: {}}"), &["2:22 two-kinds"], "make two stages of it"),
-        (stage("{python: 'm:f', batch: {max: 3}}"), &["2:29 not-available"], "`batch`"),
-        (stage("{python: 'm:f', threads: 3}"), &["2:29 not-available"], "`threads`"),
+        (stage("{python: 'm:f', affinity: '.x |'}"), &["2:39 bad-jq"], "not a jq program"),
+        (stage("{python: 'm:f', affinity: .x, batch: {max: 2}}"), &["2:29 two-ways"], "leave out"),
+        (stage("{python: 'm:f', fairness: .x}"), &["2:29 unknown-key"], "`fairness`"),
         (stage("{function: 'm:f'}"), &["2:14 unknown-key"], "write `python: module:function`"),
         (stage("{python: 'm'}"), &["2:22 bad-python"], "a colon, and the function or class"),
         (stage("{python: 'a.b.c'}"), &["2:22 bad-python"], "write `a.b:c`"),
@@ -121,15 +130,45 @@ fn kinds_of_stages() {
 }
 
 #[test]
+fn commands() {
+    let stage = |what: &str| format!("service: s\nstages: {{a: {what}}}\npipelines: {{p: [a]}}");
+    check(&[
+        (stage("{command: 'tr a-z A-Z'}"), &["2:23 wrong-type"], "no shell stands in between: write `[tr, a-z, A-Z]`"),
+        (stage("{command: tr}"), &["2:23 wrong-type"], "write it between brackets: `[tr]`"),
+        (stage("{command: []}"), &["2:23 empty-command"], "a command needs a program"),
+        (stage("{command: [[tr]]}"), &["2:24 wrong-type"], "expected a program, found a list"),
+        (stage("{command: [tr, {}]}"), &["2:28 wrong-type"], "expected an argument, a text"),
+        (stage("{command: ['']}"), &["2:24 bad-command"], "cannot be a part of a command"),
+        (stage("{command: [tr, \"a\\0\"]}"), &["2:28 bad-command"], "cannot be a part of a command"),
+        (stage("{command: ['{{ .x }}']}"), &["2:24 bad-command"], "which program runs cannot come out of a value"),
+        (stage("{command: [tr, '{{ .x']}"), &["2:28 bad-jq"], "has no `}}`"),
+        (stage("{command: [tr, 'a{{ foo }}']}"), &["2:28 bad-jq"], "at line 1, column 5 of the argument"),
+        (stage("{command: [tr], protocol: http}"), &["2:39 bad-choice"], "one of `frames`"),
+        (stage("{command: [tr], output: xml}"), &["2:37 bad-choice"], "`text`"),
+        (stage("{command: [tr], batch: {max: 2}}"), &["2:29 useless-key"], "a command stage has no `batch`"),
+        (stage("{command: [tr], concurrency: 2}"), &["2:29 useless-key"], "`workers` says how many at a time"),
+        (stage("{command: [tr], interpreter: python3}"), &["2:29 useless-key"], "it is no Python stage"),
+        (stage("{command: [tr], start_timeout: 1s}"), &["2:29 useless-key"], "a process of its own"),
+        (stage("{command: [tr], protocol: frames, output: json}"), &["2:47 useless-key"], "a frames stage has no"),
+        (stage("{command: [tr], protocol: frames, threads: 2}"), &["2:47 useless-key"], "write `concurrency`"),
+        (stage("{python: 'm:f', protocol: frames}"), &["2:29 useless-key"], "that is for a `command`"),
+        (stage("{python: 'm:f', max_output: 1}"), &["2:29 useless-key"], "a python stage has no `max_output`"),
+        (stage("{jq: ., output: text}"), &["2:21 useless-key"], "a jq stage has no `output`"),
+        (stage("{args: [tr]}"), &["2:14 unknown-key"], "the arguments stand behind the program"),
+    ]);
+}
+
+#[test]
 fn values_of_stages() {
     check(&[
         (with_stage("workers: -1"), &["5:14 out-of-range"], "of at least 0, found the number `-1`"),
         (with_stage("workers: 5000"), &["5:14 out-of-range"], "of at most 4096"),
         (with_stage("workers: 99999999999999999999"), &["5:14 out-of-range"], "at most"),
-        (with_stage("workers: 1.5"), &["5:14 wrong-type"], "a number of workers or `auto`"),
+        (with_stage("workers: 1.5"), &["5:14 wrong-type"], "a number of workers, `auto`"),
         (with_stage("workers: '2'"), &["5:14 wrong-type"], "found the text `2`"),
         (with_stage("workers: Auto"), &["5:14 wrong-type"], "found the text `Auto`"),
-        (with_stage("workers: {min: 1, max: 2}"), &["5:14 not-available"], "{min, max}"),
+        (with_stage("workers: {min: 3, max: 2}"), &["5:23 out-of-range"], "less than `min`"),
+        (with_stage("workers: {min: 3}"), &["5:14 missing-key"], "`max`"),
         (with_stage("timeout: 5"), &["5:14 bad-duration"], "write `5s`"),
         (with_stage("timeout: 0s"), &["5:14 out-of-range"], "longer than nothing"),
         (with_stage("timeout: 5 minutes"), &["5:14 bad-duration"], "the units are"),
@@ -239,6 +278,53 @@ fn routes() {
         (with_route("path: /\ndecode: [json]"), &["6:13 wrong-type"], "`json`, `text`, `bytes`"),
         (with_route("path: /\ntimeout: 0s"), &["6:14 out-of-range"], "longer than nothing"),
         (with_route("path: /\nbody: lots"), &["6:11 bad-size"], "`lots` is not a size"),
+        (with_route("path: /\npriority: 128"), &["6:15 out-of-range"], "from -128 to 127, not 128"),
+        (with_route("path: /\npriority: high"), &["6:15 wrong-type"], "expected a whole number"),
+        (with_route("path: /\npriority: 1.5"), &["6:15 wrong-type"], "expected a whole number"),
+        (with_route("path: /\nhealth: true"), &["4:5 health-route"], "remove `pipeline`, or `health`"),
+        (with_route("path: /\nhealth: ok"), &["6:13 wrong-type"], "expected `true` or `false`"),
+        (with("routes: [{path: /, health: false}]"), &["4:10 missing-key"], "needs the key `pipeline`"),
+        (with("routes: [{path: /, health: 1}]"), &["4:28 wrong-type"], "expected `true` or `false`"),
+        (with("routes: [{path: /, health: true, body: 1}]"), &["4:34 health-route"], "`body` means nothing there"),
+        (with("routes: [{path: /, health: true, on_error: p}]"), &["4:34 health-route"], "remove `on_error`"),
+        (with("routes: [{path: /, helth: true}]"), &["4:20 unknown-key"], "did you mean `health`?"),
+    ]);
+}
+
+#[test]
+fn pages_of_other_origins() {
+    let cors = |what: &str| with(&format!("cors: {what}"));
+    let origin = |origin: &str| cors(&format!("{{origins: ['{origin}']}}"));
+    check(&[
+        (cors("true"), &["4:7 wrong-type"], "does not say which pages"),
+        (cors("all"), &["4:7 wrong-type"], "`cors`, a mapping with `origins`"),
+        (cors("{}"), &["4:7 missing-key"], "needs the key `origins`"),
+        (cors("{origins: '*'}"), &["4:17 wrong-type"], "`[*]`"),
+        (cors("{origins: []}"), &["4:17 empty-list"], "write `cors: false`"),
+        (cors("{origins: ['*'], credentials: true}"), &["4:24 cors-credentials"], "the origins that are trusted"),
+        (cors("{origins: ['*', 'https://a.example']}"), &["4:18 bad-origin"], "stands alone"),
+        (cors("{origins: [https://a.example, https://a.example]}"), &["4:37 duplicate-item"], "given twice"),
+        (cors("{allow_origins: ['*']}"), &["4:8 unknown-key"], "write `origins`"),
+        (origin("example.org"), &["4:18 bad-origin"], "write `https://example.org`"),
+        (origin("https://example.org/"), &["4:18 bad-origin"], "browsers send `https://example.org`"),
+        (origin("https://example.org/page?x"), &["4:18 bad-origin"], "browsers send `https://example.org`"),
+        (origin("https://Example.org"), &["4:18 bad-origin"], "browsers send `https://example.org`"),
+        (origin("https://example.org:443"), &["4:18 bad-origin"], "browsers send `https://example.org`"),
+        (origin("http://[::1]:80"), &["4:18 bad-origin"], "browsers send `http://[::1]`"),
+        (origin("https://*.example.org"), &["4:18 bad-origin"], "each origin is written out"),
+        (origin("null"), &["4:18 bad-origin"], "cannot be trusted"),
+        (origin("https://"), &["4:18 bad-origin"], "is written as"),
+        (origin("https://a:b"), &["4:18 bad-origin"], "is written as"),
+        (origin("https://a b"), &["4:18 bad-origin"], "is written as"),
+        (cors("{origins: ['*'], methods: [get]}"), &["4:34 bad-method"], "upper case: `GET`"),
+        (cors("{origins: ['*'], headers: ['a b']}"), &["4:34 bad-header"], "words such as `Content-Type`"),
+        (cors("{origins: ['*'], headers: ['*', a]}"), &["4:34 bad-header"], "stands alone"),
+        (cors("{origins: ['*'], expose: ['*']}"), &["4:33 bad-header"], "that pages may read"),
+        (cors("{origins: ['*'], headers: [a, A]}"), &["4:37 duplicate-item"], "given twice"),
+        (cors("{origins: ['*'], max_age: 5}"), &["4:33 bad-duration"], "write `5s`"),
+        (with_route("path: /\ncors: true"), &["6:11 wrong-type"], "does not say which pages"),
+        (with("compression: gzip"), &["4:14 wrong-type"], "expected `true` or `false`"),
+        (with_route("path: /\ncompression: 1"), &["6:18 wrong-type"], "expected `true` or `false`"),
     ]);
 }
 
@@ -277,4 +363,24 @@ fn limits() {
         (with("limits: {bodi: 1}"), &["4:10 unknown-key"], "did you mean `body`?"),
     ]);
     assert!(parse(&with("limits: {body: 0, max_hops: 0}")).is_ok());
+}
+
+#[test]
+fn triggers() {
+    let trigger = |text: &str| with(&format!("triggers: [{{{text}}}]"));
+    check(&[
+        (with("triggers: {}"), &["4:11 wrong-type"], "a list"),
+        (trigger("pipeline: a"), &["4:12 missing-key"], "`every` or `cron` or `on`"),
+        (trigger("every: 1s"), &["4:12 missing-key"], "`pipeline`"),
+        (trigger("every: 0s, pipeline: a"), &["4:20 out-of-range"], "longer than nothing"),
+        (trigger("every: 1s, on: startup, pipeline: a"), &["4:24 two-kinds"], "make two triggers of it"),
+        (trigger("on: reload, pipeline: a"), &["4:17 bad-choice"], "`shutdown`"),
+        (trigger("cron: daily, pipeline: a"), &["4:19 bad-cron"], "`0 3 * * *`"),
+        (trigger("cron: '0 0 30 2 *', pipeline: a"), &["4:19 bad-cron"], "never"),
+        (trigger("cron: '0 3 * * *', timezone: Mars, pipeline: a"), &["4:32 bad-timezone"], "`Europe/Berlin`"),
+        (trigger("every: 1s, timezone: UTC, pipeline: a"), &["4:24 useless-key"], "`timezone` is of `cron`"),
+        (trigger("every: 1s, pipeline: b"), &["4:34 unknown-name"], "there"),
+        (trigger("every: 1s, pipeline: a, priority: 200"), &["4:47 out-of-range"], "127"),
+        (trigger("every: 1s, pipeline: a, overlap: wait"), &["4:46 bad-choice"], "`run`"),
+    ]);
 }

@@ -14,7 +14,7 @@ stages:
   compute: {python: "primes.py:compute", memory: 64}
   compute: {python: "a:b"}
   two: {python: "a:b", command: [tr]}
-  late: {python: "a:b", batch: {max: 3}, env: {A: "${NOPE}"}}
+  late: {python: "a:b", batch: {max: 0}, env: {A: "${NOPE}"}}
   unused: {python: "a", timeout: }
 pipelines:
   primes: [parse, comptue, compute]
@@ -45,7 +45,7 @@ fn every_mistake_is_told_at_once_and_in_order() {
             "7:50 out-of-range",
             "8:3 duplicate-key",
             "9:24 two-kinds",
-            "10:25 not-available",
+            "10:38 out-of-range",
             "10:52 unset-variable",
             "11:3 unreachable-stage",
             "11:20 bad-python",

@@ -119,10 +119,7 @@ fn outcome(header: &Header, extension: &[u8], payload: impl FnOnce() -> Bytes) -
         7 if header.content != 0 || header.length != header.extension => {
             return field("content", header.content.into());
         }
-        7 => {
-            let (job, attempt) = (JobKey::unpack(header.job), header.attempt);
-            return Ok(FromWorker::Ended { job, attempt, ran_nanos: header.nanos });
-        }
+        7 => Outcome::Ended,
         other => return field("verb", other.into()),
     };
     Ok(of(header, outcome, printed))

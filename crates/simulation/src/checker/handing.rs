@@ -19,13 +19,19 @@ impl Checker {
             request: key,
             request_id,
             from_client,
+            stream,
+            batch,
             function,
             deadline,
             payload,
+            problem: None,
         } = action
         else {
             return Ok(());
         };
+        ensure(!stream && !batch, || {
+            "a client that takes no chunks is to get some, or a lone job is in a batch".to_owned()
+        })?;
         let number = (request_id.0 >> RequestId::JOB_BITS) as u32;
         let record = self.records.get(number).ok_or_else(|| format!("a job of request {number}, which is none"))?;
         let stage = self.stage_of(record)?;

@@ -372,10 +372,12 @@ impl Checker {
                 }
             },
             // No step of these services is an `each`.
-            Outcome::Split(_) | Outcome::Returned => return,
+            Outcome::Split(_) | Outcome::Ended | Outcome::Returned => return,
             Outcome::Raised { .. } => Err(Due::Raised(trail::raised(value, stage))),
             Outcome::Fail(failure) => match failure {
-                Failure::Error { .. } => return self.mishap(now, number, stage, Mishap::Error),
+                Failure::Error { .. } | Failure::Command { .. } => {
+                    return self.mishap(now, number, stage, Mishap::Error);
+                }
                 Failure::OutOfMemory { .. } => return self.mishap(now, number, stage, Mishap::Lost),
                 Failure::Abort { .. } => Err(Due::Problem(Code::Aborted)),
                 Failure::Decode { .. } if record.ordinal == 1 => Err(Due::Problem(Code::BadBody)),

@@ -44,6 +44,13 @@ impl<M: Machine> World<M> {
             }
             Action::Cancel { worker, job, attempt } => self.tell(worker, Told::Cancel(job, attempt)),
             Action::Recall { worker, job, attempt } => self.tell(worker, Told::Recall(job, attempt)),
+            // The checker has refused them.
+            Action::Outdated
+            | Action::Grow { .. }
+            | Action::Shrink { .. }
+            | Action::Assess { .. }
+            | Action::Chunk { .. }
+            | Action::Credit { .. } => {}
             Action::AskCredit { worker } => self.tell(worker, Told::AskCredit),
             Action::Stop { worker, signal: Stop::Terminate } => {
                 if let Some(wait) = habits::when_terminated(&mut self.rng, &self.plan) {

@@ -145,6 +145,12 @@ impl Spoiled {
                 }
                 self.strikes(Way::LoseRun)
             }
+            Action::Outdated
+            | Action::Grow { .. }
+            | Action::Shrink { .. }
+            | Action::Assess { .. }
+            | Action::Chunk { .. }
+            | Action::Credit { .. } => false,
             Action::AskCredit { worker } => {
                 if self.strikes(Way::AskTwice) {
                     into.push(Action::AskCredit { worker: *worker });

@@ -35,7 +35,7 @@ pub(super) enum End<E> {
     },
     /// The worker did its share; it is still there, but gets no more jobs.
     Retired(Box<Life<E>>),
-    /// The node stops, and the worker is gone.
+    /// The node stops, or has no more use for the slot, and the worker is gone.
     Stopped,
 }
 
@@ -164,6 +164,10 @@ impl<E: Events> Life<E> {
                     None
                 }
                 Step::Ordered(Order::Retire) => return Ok(End::Retired(Box::new(self))),
+                Step::Ordered(Order::Leave) => {
+                    self.let_go().await;
+                    return Ok(End::Stopped);
+                }
                 Step::TooLate => Some(Trouble::TooLate),
                 Step::NodeStops => {
                     self.let_go().await;
@@ -222,7 +226,7 @@ impl<E: Events> Life<E> {
                 Step::Ordered(Order::Stop(signal)) => self.signal(signal),
                 Step::Closed => self.exited = (&mut self.exit).await.ok().or(Some(Exit::unknown())),
                 Step::Blocked => self.blocked = true,
-                Step::Ordered(Order::Retire) | Step::TooLate | Step::NodeStops => {}
+                Step::Ordered(Order::Retire | Order::Leave) | Step::TooLate | Step::NodeStops => {}
             }
         }
     }
@@ -289,9 +293,14 @@ impl<E: Events> Life<E> {
                 (FromWorker::Credit(_), None) => {
                     return Err(ProtocolError::OutOfTurn("a CREDIT before READY").into());
                 }
-                // The node does not ask for streams yet, and keeps no state.
-                (FromWorker::Chunk { .. } | FromWorker::Ended { .. } | FromWorker::State { .. }, _) => {
-                    return Err(ProtocolError::OutOfTurn("a CHUNK, an end of chunks or a STATE").into());
+                (FromWorker::Chunk { job, attempt, value }, Some(worker)) => {
+                    if !self.events.chunk(worker, job, attempt, value) {
+                        return Err(Trouble::Stale);
+                    }
+                }
+                (FromWorker::State { number, ask, .. }, Some(worker)) => self.events.state(worker, number, &ask),
+                (FromWorker::Chunk { .. } | FromWorker::State { .. }, None) => {
+                    return Err(ProtocolError::OutOfTurn("a CHUNK or a STATE before READY").into());
                 }
                 (FromWorker::Bye { error }, None) => return Err(Trouble::Bye(error)),
                 (FromWorker::Bye { .. }, Some(_)) => return Err(Trouble::Left),

@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use atomic_waker::AtomicWaker;
 use bytes::Bytes;
+use evener_core::state::StateAnswer;
 use evener_core::{JobKey, Stop};
 use evener_protocol::{JobHead, Outbox, Value};
 
@@ -13,6 +14,8 @@ use evener_protocol::{JobHead, Outbox, Value};
 pub(super) enum Order {
     /// Let it go, and start another.
     Retire,
+    /// Let it go, and start none.
+    Leave,
     /// Send its process group a signal.
     Stop(Stop),
 }
@@ -20,6 +23,7 @@ pub(super) enum Order {
 const RETIRE: u8 = 1;
 const TERMINATE: u8 = 2;
 const KILL: u8 = 4;
+const LEAVE: u8 = 8;
 
 /// The line to one worker. What is said here is written by the worker's slot, in that order, all that has gathered at once.
 #[derive(Debug, Default)]
@@ -71,9 +75,26 @@ impl Line {
         self.waker.wake();
     }
 
+    /// The client took so many bytes of a job's chunks.
+    pub fn credit_chunks(&self, job: JobKey, attempt: u32, bytes: u32) {
+        self.outbox().credit_chunks(job, attempt, bytes);
+        self.waker.wake();
+    }
+
+    /// Answers the worker's question with this number.
+    pub fn state(&self, number: u32, answer: &StateAnswer) {
+        self.outbox().state(number, answer);
+        self.waker.wake();
+    }
+
     /// Lets the worker go: it is idle, and another one takes its place.
     pub fn retire(&self) {
         self.order(RETIRE);
+    }
+
+    /// Lets the worker go: it is idle, and nobody takes its place.
+    pub fn leave(&self) {
+        self.order(LEAVE);
     }
 
     /// Sends the worker's process group a signal.
@@ -95,6 +116,7 @@ impl Line {
             0 => return None,
             _ if orders & KILL != 0 => (KILL, Order::Stop(Stop::Kill)),
             _ if orders & TERMINATE != 0 => (TERMINATE, Order::Stop(Stop::Terminate)),
+            _ if orders & LEAVE != 0 => (LEAVE, Order::Leave),
             _ => (RETIRE, Order::Retire),
         };
         self.orders.fetch_and(!bit, Ordering::AcqRel);

@@ -15,9 +15,9 @@ use super::wire::{At, Failure, Order};
 /// Where a worker finds its socket.
 const SOCKET: RawFd = 3;
 
-/// The descriptors of a worker: its socket, its stdout, its stderr.
+/// The descriptors of a worker: its socket or its stdin, its stdout, its stderr.
 pub(super) struct Ends {
-    pub(super) socket: OwnedFd,
+    pub(super) first: OwnedFd,
     pub(super) stdout: OwnedFd,
     pub(super) stderr: OwnedFd,
 }
@@ -36,11 +36,19 @@ pub(super) fn start(order: Order, ends: Ends) -> Result<Pid, Failure> {
         .env_clear()
         .envs(env)
         .current_dir(&cwd)
-        .stdin(Stdio::null())
         .stdout(ends.stdout)
         .stderr(ends.stderr)
         .process_group(0);
-    before_exec(&mut command, ends.socket.as_raw_fd(), order.memory);
+    // Kept open until the process is on its way.
+    let mut socket = None;
+    match order.stdin {
+        true => command.stdin(ends.first),
+        false => {
+            socket = Some(ends.first);
+            command.stdin(Stdio::null())
+        }
+    };
+    before_exec(&mut command, socket.as_ref().map(AsRawFd::as_raw_fd), order.memory);
     match command.spawn() {
         Ok(child) => Ok(Pid::from_child(&child)),
         Err(error) => Err(explain(&program, &cwd, path.as_deref(), &error)),
@@ -48,7 +56,7 @@ pub(super) fn start(order: Order, ends: Ends) -> Result<Pid, Failure> {
 }
 
 #[allow(unsafe_code)]
-fn before_exec(command: &mut Command, socket: RawFd, memory: Option<u64>) {
+fn before_exec(command: &mut Command, socket: Option<RawFd>, memory: Option<u64>) {
     let warden = rustix::process::getpid();
     // SAFETY: the closure only makes system calls that are safe between fork and exec; it neither
     // allocates nor takes a lock.
@@ -58,7 +66,7 @@ fn before_exec(command: &mut Command, socket: RawFd, memory: Option<u64>) {
 }
 
 /// Runs in the new process, before it becomes the worker's program.
-fn become_worker(socket: RawFd, warden: Pid, memory: Option<u64>) -> io::Result<()> {
+fn become_worker(socket: Option<RawFd>, warden: Pid, memory: Option<u64>) -> io::Result<()> {
     reset_signals();
     #[cfg(target_os = "linux")]
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
@@ -66,9 +74,11 @@ fn become_worker(socket: RawFd, warden: Pid, memory: Option<u64>) -> io::Result<
     if rustix::process::getppid() != Some(warden) {
         return Err(rustix::io::Errno::SRCH.into());
     }
-    move_to_socket(socket)?;
+    if let Some(socket) = socket {
+        move_to_socket(socket)?;
+    }
     #[cfg(target_os = "linux")]
-    super::reap::close_on_exec_from(SOCKET + 1);
+    super::reap::close_on_exec_from(if socket.is_some() { SOCKET + 1 } else { SOCKET });
     if let Some(bytes) = memory {
         let hard = rustix::process::getrlimit(Resource::As).maximum;
         let limit = Some(hard.map_or(bytes, |hard| hard.min(bytes)));

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::link::{Ask, Link, Start, State};
+use super::link::{Ask, Link, Start, Started, State};
 use super::wire::{At, Exit, Failure, Order, Text};
 
 /// A running warden, as its node sees it. Clones are handles to the same one.
@@ -72,6 +72,21 @@ pub struct Process {
     pub stderr: OwnedFd,
     /// How it ended, once it has. What it left behind in its process group is dead by then. An error
     /// means that the runtime that the warden was started in is gone, and so is the process.
+    pub exit: oneshot::Receiver<Exit>,
+}
+
+/// A process without a socket, whose standard input is a pipe. Dropping it kills nothing.
+#[derive(Debug)]
+pub struct Piped {
+    /// What to name it by when it is sent a signal.
+    pub id: ProcessId,
+    /// What it reads. Does not block.
+    pub stdin: OwnedFd,
+    /// Where its standard output arrives. Does not block.
+    pub stdout: OwnedFd,
+    /// Where its standard error arrives. Does not block.
+    pub stderr: OwnedFd,
+    /// How it ended, as in [`Process::exit`].
     pub exit: oneshot::Receiver<Exit>,
 }
 
@@ -183,19 +198,29 @@ impl Warden {
 
     /// Starts a process. If the future is dropped before it is done, the process is killed.
     pub async fn spawn(&self, spawn: &Spawn) -> Result<Process, SpawnError> {
-        let order = order(spawn)?;
-        let pipes = Pipes::open().map_err(SpawnError::Descriptors)?;
+        let (socket, theirs) = sockets().map_err(SpawnError::Descriptors)?;
+        let (started, stdout, stderr) = self.begin(order(spawn, false)?, theirs.into()).await?;
+        Ok(Process { id: started.id, socket, stdout, stderr, exit: started.exit })
+    }
+
+    /// Starts a process that has a pipe as its standard input, and no socket. If the future is dropped before it is done, the
+    /// process is killed.
+    pub async fn spawn_piped(&self, spawn: &Spawn) -> Result<Piped, SpawnError> {
+        let (theirs, stdin) = io::pipe().map_err(SpawnError::Descriptors)?;
+        rustix::io::ioctl_fionbio(&stdin, true).map_err(|error| SpawnError::Descriptors(error.into()))?;
+        let (started, stdout, stderr) = self.begin(order(spawn, true)?, theirs.into()).await?;
+        Ok(Piped { id: started.id, stdin: stdin.into(), stdout, stderr, exit: started.exit })
+    }
+
+    /// Asks for a process, whose `first` descriptor is given. Returns where its standard output and error arrive.
+    async fn begin(&self, order: Order, first: OwnedFd) -> Result<(Started, OwnedFd, OwnedFd), SpawnError> {
+        let (stdout, stdout_end) = output().map_err(SpawnError::Descriptors)?;
+        let (stderr, stderr_end) = output().map_err(SpawnError::Descriptors)?;
         let (reply, started) = oneshot::channel();
-        let start = Start { order, descriptors: pipes.theirs, reply };
+        let start = Start { order, descriptors: [first, stdout_end, stderr_end], reply };
         self.asks.send(Ask::Spawn(Box::new(start))).map_err(|_| SpawnError::WardenGone)?;
         let started = started.await.map_err(|_| SpawnError::WardenGone)??;
-        Ok(Process {
-            id: started.id,
-            socket: pipes.socket,
-            stdout: pipes.stdout,
-            stderr: pipes.stderr,
-            exit: started.exit,
-        })
+        Ok((started, stdout, stderr))
     }
 
     /// Sends a signal to a process, or to its group. Does nothing if the process is known to have
@@ -225,7 +250,7 @@ impl Warden {
     }
 }
 
-fn order(spawn: &Spawn) -> Result<Order, SpawnError> {
+fn order(spawn: &Spawn, stdin: bool) -> Result<Order, SpawnError> {
     let whole = |text: &std::ffi::OsStr, what| {
         if text.as_bytes().contains(&0) { Err(SpawnError::ZeroByte(what)) } else { Ok(Text::from(text)) }
     };
@@ -241,38 +266,28 @@ fn order(spawn: &Spawn) -> Result<Order, SpawnError> {
         env: env.collect::<Result<_, SpawnError>>()?,
         cwd: whole(spawn.cwd.as_os_str(), "the folder")?,
         memory: spawn.memory,
+        stdin,
     })
 }
 
 /// How many bytes may be under way on a worker's socket, each way.
 const SOCKET_BUFFER: usize = 1 << 20;
 
-/// Both ends of everything between the node and one process.
-struct Pipes {
-    socket: UnixStream,
-    stdout: OwnedFd,
-    stderr: OwnedFd,
-    theirs: [OwnedFd; super::wire::DESCRIPTORS],
+/// Both ends of a worker's socket: the node's, which does not block, and the worker's.
+fn sockets() -> io::Result<(UnixStream, UnixStream)> {
+    let (ours, theirs) = UnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    // A large payload then takes few turns. The system gives what it allows, and less works as well.
+    for end in [&ours, &theirs] {
+        let _ = rustix::net::sockopt::set_socket_send_buffer_size(end, SOCKET_BUFFER);
+    }
+    Ok((ours, theirs))
 }
 
-impl Pipes {
-    fn open() -> io::Result<Self> {
-        let (socket, theirs) = UnixStream::pair()?;
-        socket.set_nonblocking(true)?;
-        // A large payload then takes few turns. The system gives what it allows, and less works as well.
-        for end in [&socket, &theirs] {
-            let _ = rustix::net::sockopt::set_socket_send_buffer_size(end, SOCKET_BUFFER);
-        }
-        let (stdout, stdout_end) = io::pipe()?;
-        let (stderr, stderr_end) = io::pipe()?;
-        // Only the reading ends: a program may not expect that its own output does not block.
-        rustix::io::ioctl_fionbio(&stdout, true)?;
-        rustix::io::ioctl_fionbio(&stderr, true)?;
-        Ok(Self {
-            socket,
-            stdout: stdout.into(),
-            stderr: stderr.into(),
-            theirs: [theirs.into(), stdout_end.into(), stderr_end.into()],
-        })
-    }
+/// Both ends of a pipe for what a process prints. Only the reading end does not block: a program may not expect that of its
+/// own output.
+fn output() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (ours, theirs) = io::pipe()?;
+    rustix::io::ioctl_fionbio(&ours, true)?;
+    Ok((ours.into(), theirs.into()))
 }

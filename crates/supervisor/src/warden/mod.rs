@@ -5,8 +5,8 @@
 //!     └───────── one socket and two pipes per worker ────┘
 //! ```
 //!
-//! The node asks for a worker and sends three descriptors along: the worker's end of its socket,
-//! and the ends of two pipes for what it prints. The warden starts the process, says its number,
+//! The node asks for a worker and sends three descriptors along: the worker's end of its socket (for a
+//! command that does one job and reads it, a pipe), and the ends of two pipes for what it prints. The warden starts the process, says its number,
 //! and later says how it ended. When the control socket ends, however the node ended, the warden
 //! kills every worker and every process that the workers have left behind, and exits.
 //!
@@ -33,7 +33,7 @@ mod reap;
 mod server;
 mod wire;
 
-pub use client::{Process, ProcessId, Signal, Spawn, SpawnError, Target, Warden};
+pub use client::{Piped, Process, ProcessId, Signal, Spawn, SpawnError, Target, Warden};
 pub use keeper::Wardens;
 pub use server::serve;
 pub use wire::Exit;

@@ -261,7 +261,7 @@ impl Server {
     fn spawn(&mut self, order: Order) -> Result<(), End> {
         let id = order.id;
         let mut next = || self.descriptors.pop_front().ok_or(Malformed::NoDescriptors);
-        let ends = Ends { socket: next()?, stdout: next()?, stderr: next()? };
+        let ends = Ends { first: next()?, stdout: next()?, stderr: next()? };
         let reply = match child::start(order, ends) {
             Ok(pid) => {
                 self.living.insert(pid.as_raw_pid(), id);

@@ -17,7 +17,7 @@ const LONGEST: usize = 64 << 20;
 /// A buffer that has once grown beyond this is given back when it is empty.
 const KEEP: usize = 64 << 10;
 
-/// How many descriptors travel with a spawn: the worker's socket, its stdout, its stderr.
+/// How many descriptors travel with a spawn: the worker's socket or its stdin, its stdout, its stderr.
 pub(super) const DESCRIPTORS: usize = 3;
 
 /// What the node asks of the warden.
@@ -39,6 +39,8 @@ pub(super) struct Order {
     pub(super) cwd: Text,
     /// The most address space that the process may have, in bytes.
     pub(super) memory: Option<u64>,
+    /// Whether the first descriptor is its standard input, and not a socket.
+    pub(super) stdin: bool,
 }
 
 /// What the warden tells the node. Of one id: Spawned, then Exited; or Failed alone.
@@ -175,6 +177,7 @@ mod tests {
             env: vec![(Text::from(OsStr::new("K")), Text::from(OsStr::from_bytes(b"\x80")))],
             cwd: Text::from(OsStr::new("/")),
             memory: Some(1),
+            stdin: false,
         };
         let mut wire = frame(&Request::Spawn(Box::new(order))).unwrap();
         wire.extend(frame(&Request::Signal { id: 7, signal: 9, group: true }).unwrap());

@@ -103,6 +103,11 @@ impl<'n> Fields<'n> {
         walk.found.push(Diagnostic::error("missing-key", self.span, message).hint(hints.join(" ")));
     }
 
+    /// Whether the mapping has a key.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.entries.iter().any(|entry| &*entry.key == name)
+    }
+
     /// The place of a key, or of the whole mapping.
     pub(crate) fn span_of(&self, name: &str) -> Span {
         self.entries.iter().find(|e| &*e.key == name).map_or(self.span, |e| e.key_span)

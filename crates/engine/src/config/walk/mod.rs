@@ -2,6 +2,7 @@
 //!
 //! Reading goes on after an error as far as anything can still be said that is not a mere echo of it.
 
+mod cors;
 mod fields;
 mod functions;
 mod listen;
@@ -10,19 +11,26 @@ mod pipeline;
 mod route;
 mod stage;
 mod step;
+mod tests;
+mod trigger;
 pub(crate) mod units;
 mod values;
 mod workforce;
 
-use std::path::Path;
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 
 use fields::Fields;
 use pipeline::Names;
+use route::Unsaid;
 
 use super::diagnostic::{Diagnostic, Severity};
 use super::keys::{LEAST_HEADERS, LIMITS, MOST, SERVICE};
+use super::source::Source;
 use super::yaml::{Node, Value};
 use super::{Limits, Listener, Service, defaults};
+use crate::jq::{self, JqError};
 
 /// Where the walk is, and what it found.
 pub(crate) struct Walk<'a> {
@@ -30,7 +38,13 @@ pub(crate) struct Walk<'a> {
     pub(crate) file: &'a Path,
     /// The folder where relative paths start, absolute.
     pub(crate) folder: &'a Path,
+    /// The texts that the tree is read from.
+    pub(crate) sources: &'a [Source],
+    /// The files among them, absolute; the service file first.
+    pub(crate) files: Vec<PathBuf>,
     pub(crate) found: Vec<Diagnostic>,
+    /// The jq programs that are good. Compiling takes long, and tests have the same ones read again and again.
+    pub(crate) programs: &'a RefCell<HashSet<String>>,
 }
 
 impl Walk<'_> {
@@ -48,29 +62,39 @@ impl Walk<'_> {
             .unwrap_or_default();
         let route_nodes =
             fields.read("routes", self, |node, walk| walk.list(node, &["{path: /, pipeline: …}"])).unwrap_or_default();
+        let cors = fields.read("cors", self, |node, walk| walk.cors(node));
+        let compression = fields.read("compression", self, |node, walk| walk.boolean(node));
+        let unsaid = Unsaid { cors: cors.flatten(), compression: compression.unwrap_or(false) };
         let pool_entries = fields.read("functions", self, |node, walk| walk.pool_entries(node)).unwrap_or_default();
+        let trigger_nodes = fields
+            .read("triggers", self, |node, walk| walk.list(node, &["{every: 1s, pipeline: …}"]))
+            .unwrap_or_default();
         fields.require_some(self);
+        let test_nodes = fields
+            .read("tests", self, |node, walk| walk.list(node, &["{name: …, request: {path: /}}"]))
+            .unwrap_or_default();
+        // What it named is in the tree.
+        fields.entry("include");
 
         let limits = fields.read("limits", self, |node, walk| walk.limits(node));
         let drain = fields.read("drain", self, |node, walk| walk.duration(node, true));
         let debug = fields.read("debug", self, |node, walk| walk.boolean(node));
-
-        if let Some(Node { span, value: Value::Map(entries) }) = fields.entry("stages").map(|entry| &entry.value)
-            && entries.is_empty()
-        {
-            let empty = Diagnostic::error("no-stages", *span, "a service needs at least one stage");
-            self.found.push(empty.hint("a service that has `functions` may leave `stages` out"));
-        }
+        self.some_stages(&mut fields);
         fields.finish();
 
         let mut names = Names::new(stage_entries, pipeline_entries, pool_entries, &mut self.found);
         let stages: Vec<_> = stage_entries.iter().filter_map(|entry| self.stage(entry)).collect();
         let pipelines = self.pipelines(pipeline_entries, &mut names);
-        let routes = self.routes(route_nodes, &mut names);
+        let routes = self.routes(route_nodes, &mut names, &unsaid);
+        let triggers = self.triggers(trigger_nodes, &mut names);
         let functions: Vec<_> = pool_entries.iter().filter_map(|entry| self.function_pool(entry)).collect();
+        let tests = self.tests(test_nodes);
         names.unused(stage_entries, &mut self.found);
 
-        if self.found.iter().any(|one| one.severity == Severity::Error) {
+        if !self.has_errors() {
+            self.variations(root, test_nodes);
+        }
+        if self.has_errors() {
             return None;
         }
         let mut listen = listen.unwrap_or_default();
@@ -80,16 +104,41 @@ impl Walk<'_> {
         Some(Service {
             name: name?,
             file: self.file.to_path_buf(),
+            files: std::mem::take(&mut self.files),
             folder: self.folder.to_path_buf(),
             listen,
             stages,
             pipelines,
             routes,
             functions,
+            triggers,
+            tests,
             limits: limits.unwrap_or_default(),
             drain: drain.unwrap_or(defaults::DRAIN),
             debug: debug.unwrap_or(false),
         })
+    }
+
+    fn some_stages(&mut self, fields: &mut Fields<'_>) {
+        if let Some(Node { span, value: Value::Map(entries) }) = fields.entry("stages").map(|entry| &entry.value)
+            && entries.is_empty()
+        {
+            let empty = Diagnostic::error("no-stages", *span, "a service needs at least one stage");
+            self.found.push(empty.hint("a service that has `functions` may leave `stages` out"));
+        }
+    }
+
+    fn has_errors(&self) -> bool {
+        self.found.iter().any(|one| one.severity == Severity::Error)
+    }
+
+    /// Whether a text is a jq program.
+    fn check_jq(&self, source: &str) -> Result<(), JqError> {
+        if !self.programs.borrow().contains(source) {
+            jq::check(source)?;
+            self.programs.borrow_mut().insert(source.into());
+        }
+        Ok(())
     }
 
     fn limits(&mut self, node: &Node) -> Option<Limits> {

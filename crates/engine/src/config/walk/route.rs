@@ -10,8 +10,8 @@ use super::pipeline::Names;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::keys::{DECODE, FALLBACK_ON, INPUT, ROUTE};
 use crate::config::source::Span;
-use crate::config::yaml::{Node, Plain, Value, quote};
-use crate::config::{Decode, FallbackOn, Input, Route, defaults};
+use crate::config::yaml::{Node, Plain, Scalar, Value, quote};
+use crate::config::{Cors, Decode, FallbackOn, Input, Route, RouteTarget, defaults};
 
 /// The most methods of a route; there are not that many.
 const MOST_METHODS: usize = 64;
@@ -19,7 +19,16 @@ const MOST_METHODS: usize = 64;
 /// The longest path of a route.
 const LONGEST_PATH: usize = 2048;
 
+/// The keys of a route that say something about its way through stages.
+const OF_STAGES: [&str; 8] = ["timeout", "fallback", "fallback_on", "input", "decode", "body", "priority", "on_error"];
+
 type Methods = Option<Vec<String>>;
+
+/// What goes for routes that say nothing of their own.
+pub(super) struct Unsaid {
+    pub(super) cors: Option<Cors>,
+    pub(super) compression: bool,
+}
 
 /// Which paths are taken, by whom, and for which methods.
 #[derive(Default)]
@@ -59,17 +68,17 @@ impl Taken {
 }
 
 impl Walk<'_> {
-    pub(super) fn routes(&mut self, nodes: &[Node], names: &mut Names<'_>) -> Vec<Route> {
+    pub(super) fn routes(&mut self, nodes: &[Node], names: &mut Names<'_>, unsaid: &Unsaid) -> Vec<Route> {
         let mut paths = Paths::default();
-        nodes.iter().filter_map(|node| self.route(node, names, &mut paths)).collect()
+        nodes.iter().filter_map(|node| self.route(node, names, &mut paths, unsaid)).collect()
     }
 
-    fn route(&mut self, node: &Node, names: &mut Names<'_>, paths: &mut Paths) -> Option<Route> {
+    fn route(&mut self, node: &Node, names: &mut Names<'_>, paths: &mut Paths, unsaid: &Unsaid) -> Option<Route> {
         let mut fields = Fields::open(node, node.span, &ROUTE, &[], self)?;
         let path_span = fields.entry("path").map_or(node.span, |entry| entry.value.span);
         let path = fields.require("path", self, |node, walk| walk.route_path(node));
         let methods = fields.read("methods", self, |node, walk| walk.methods(node));
-        let target = fields.require("pipeline", self, |node, walk| walk.reference(node, names));
+        let target = self.route_target(&mut fields, names);
         if let Value::Map(entries) = &node.value
             && let Some(stage) = entries.iter().find(|entry| &*entry.key == "stage")
         {
@@ -87,6 +96,11 @@ impl Walk<'_> {
         let input = fields.read("input", self, |node, walk| walk.choice(node, INPUT));
         let decode = fields.read("decode", self, |node, walk| walk.choice(node, DECODE));
         let body = fields.read("body", self, |node, walk| walk.size(node, 0));
+        let fairness = fields.read("fairness", self, |node, walk| walk.filter(node));
+        let on_error = fields.read("on_error", self, |node, walk| walk.reference(node, names));
+        let priority = fields.read("priority", self, |node, walk| walk.priority(node));
+        let cors = fields.read("cors", self, |node, walk| walk.cors(node));
+        let compression = fields.read("compression", self, |node, walk| walk.boolean(node));
         fields.finish();
         let path = path?;
         self.check_path(path, path_span, &methods, paths);
@@ -111,7 +125,50 @@ impl Walk<'_> {
                 _ => Decode::Bytes,
             }),
             body,
+            priority: priority.unwrap_or(0),
+            fairness,
+            on_error,
+            cors: cors.unwrap_or_else(|| unsaid.cors.clone()),
+            compression: compression.unwrap_or(unsaid.compression),
         })
+    }
+
+    fn route_target(&mut self, fields: &mut Fields<'_>, names: &mut Names<'_>) -> Option<RouteTarget> {
+        let pipeline = fields.entry("pipeline");
+        let target = pipeline.map(|entry| self.reference(&entry.value, names).map(RouteTarget::Path));
+        let health = fields.entry("health").map(|entry| self.boolean(&entry.value));
+        match (target, health) {
+            (target, Some(Some(true))) => {
+                for key in OF_STAGES.iter().chain(&["pipeline"]).filter(|key| fields.has(key)) {
+                    let message = format!("a route with `health` goes to no stage, so `{key}` means nothing there");
+                    let useless = Diagnostic::error("health-route", fields.span_of(key), message);
+                    self.found.push(useless.hint(format!("remove `{key}`, or `health`")));
+                }
+                target.is_none().then_some(RouteTarget::Health)
+            }
+            (Some(target), _) => target,
+            // It was reported.
+            (None, Some(None)) => None,
+            (None, Some(Some(false))) => fields.require("pipeline", self, |_, _| None),
+            (None, None) => {
+                fields.require_some(self);
+                None
+            }
+        }
+    }
+
+    /// Whose requests go first.
+    pub(super) fn priority(&mut self, node: &Node) -> Option<i8> {
+        let Some(Plain::Int(value)) = node.scalar().map(Scalar::resolve) else {
+            self.expected(node, "a whole number");
+            return None;
+        };
+        let priority = i8::try_from(value).ok();
+        if priority.is_none() {
+            let message = format!("a priority is from {} to {}, not {value}", i8::MIN, i8::MAX);
+            self.found.push(Diagnostic::error("out-of-range", node.span, message).hint("what says nothing has 0"));
+        }
+        priority
     }
 
     fn route_path<'n>(&mut self, node: &'n Node) -> Option<&'n str> {
@@ -155,10 +212,10 @@ impl Walk<'_> {
         }
     }
 
-    fn methods(&mut self, node: &Node) -> Option<Vec<String>> {
+    pub(super) fn methods(&mut self, node: &Node) -> Option<Vec<String>> {
         let items = self.list(node, &["GET"])?;
         if items.len() > MOST_METHODS {
-            let message = format!("a route has at most {MOST_METHODS} methods");
+            let message = format!("this list has at most {MOST_METHODS} methods");
             self.found.push(Diagnostic::error("out-of-range", node.span, message));
             return None;
         }

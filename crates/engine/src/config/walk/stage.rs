@@ -1,14 +1,18 @@
 //! One stage.
 
+mod command;
+
 use super::Walk;
 use super::fields::Fields;
 use super::workforce::Workforce;
 use crate::config::diagnostic::Diagnostic;
-use crate::config::keys::{KINDS, LATER_KINDS, MOST_RETRIES, OF_WORKERS, RETRY_ON, STAGE};
+use crate::config::keys::{
+    BATCH, DECODE, KINDS, LATER_KINDS, MOST_RETRIES, MOST_SLOTS, NOT_OF_COMMANDS, NOT_OF_FRAMES, OF_COMMANDS,
+    OF_FUNCTIONS, OF_WORKERS, PROTOCOL, RETRY_ON, STAGE,
+};
 use crate::config::source::Span;
 use crate::config::yaml::{Entry, Node, Value, quote};
-use crate::config::{Filter, Kind, OnCancel, PythonTarget, RetryOn, Stage, Workers, defaults};
-use crate::jq;
+use crate::config::{Concurrency, Decode, Filter, Kind, OnCancel, PythonTarget, RetryOn, Stage, Workers, defaults};
 
 impl Walk<'_> {
     pub(super) fn stage(&mut self, entry: &Entry) -> Option<Stage> {
@@ -21,9 +25,16 @@ impl Walk<'_> {
         }
         let python = fields.read("python", self, |node, walk| walk.python(node)).map(Kind::Python);
         let filter = fields.read("jq", self, |node, walk| walk.filter(node)).map(Kind::Jq);
-        if matches!(kinds[..], [("jq", _)]) {
-            self.without_workers(node);
+        let rust = fields.read("rust", self, |node, walk| walk.name(node, "the name of a Rust function"));
+        let rust = rust.map(|name| Kind::Rust(name.to_string()));
+        let protocol = fields.read("protocol", self, |node, walk| walk.choice(node, PROTOCOL));
+        let speaks = fields.has("protocol");
+        let command = fields.read("command", self, |node, walk| walk.command(node, !speaks));
+        if let [(kind, _)] = kinds[..] {
+            self.useless_keys(if kind == "command" && speaks { "frames" } else { kind }, node);
         }
+        let output = fields.read("output", self, |node, walk| walk.choice(node, DECODE));
+        let max_output = fields.read("max_output", self, |node, walk| walk.size(node, 0));
         let timeout = fields.read("timeout", self, |node, walk| walk.duration(node, false));
         let retries =
             fields.read("retries", self, |node, walk| walk.number(node, "a number of retries", 0, MOST_RETRIES));
@@ -46,10 +57,25 @@ impl Walk<'_> {
             grace,
             on_cancel,
         } = self.workforce(&mut fields);
+        let concurrency = self.concurrency(&mut fields);
+        let affinity = fields.read("affinity", self, |node, walk| walk.filter(node));
+        if let (Some(_), Concurrency::Batch { .. }) = (&affinity, concurrency) {
+            let message = "a batch goes to one worker as a whole, whatever the keys of its jobs";
+            let both = Diagnostic::error("two-ways", fields.span_of("affinity"), message);
+            self.found.push(both.hint("leave out `affinity` or `batch`"));
+        }
         fields.finish();
+        if let Some(command) = &command {
+            self.look_for(command, env.as_deref().unwrap_or_default(), node);
+        }
+        let command = match protocol {
+            Some(_) => command.map(Kind::Frames),
+            None if speaks => None,
+            None => command.map(Kind::Command),
+        };
         Some(Stage {
             name: name.to_string(),
-            kind: python.or(filter)?,
+            kind: python.or(filter).or(rust).or(command)?,
             workers: workers.unwrap_or(Workers::Count(defaults::WORKERS)),
             timeout: timeout.unwrap_or(defaults::STAGE_TIMEOUT),
             retries: retries.map_or(defaults::RETRIES, |retries| retries as u32),
@@ -64,7 +90,47 @@ impl Walk<'_> {
             start_timeout: start_timeout.unwrap_or(defaults::START_TIMEOUT),
             grace: grace.unwrap_or(defaults::GRACE),
             on_cancel: on_cancel.unwrap_or(OnCancel::Tell),
+            concurrency,
+            affinity,
+            output: match output {
+                Some("json") => Decode::Json,
+                Some("bytes") => Decode::Bytes,
+                _ => Decode::Text,
+            },
+            max_output,
         })
+    }
+
+    /// Several jobs in one worker: in threads, as asynchronous functions, or in one call.
+    fn concurrency(&mut self, fields: &mut Fields<'_>) -> Concurrency {
+        let threads = fields.read("threads", self, |node, walk| walk.slots(node));
+        let concurrency = fields.read("concurrency", self, |node, walk| walk.slots(node));
+        let batch = fields.read("batch", self, |node, walk| walk.batch(node));
+        let said = [("threads", threads.is_some()), ("concurrency", concurrency.is_some()), ("batch", batch.is_some())];
+        let mut said = said.iter().filter(|(_, said)| *said);
+        if let (Some((first, _)), Some((second, _))) = (said.next(), said.next()) {
+            let message = format!("a worker does its jobs by `{first}` or by `{second}`, not by both");
+            let both = Diagnostic::error("two-ways", fields.span_of(second), message);
+            self.found.push(both.also(fields.span_of(first), "the other way").hint("leave one of them out"));
+        }
+        match (threads, concurrency, batch) {
+            (_, _, Some((max, wait))) => Concurrency::Batch { max, wait },
+            (Some(threads), _, _) if threads > 1 => Concurrency::Threads(threads as u32),
+            (_, Some(concurrency), _) => Concurrency::Async(concurrency as u32),
+            _ => Concurrency::One,
+        }
+    }
+
+    fn slots(&mut self, node: &Node) -> Option<u64> {
+        self.number(node, "a number of jobs", 1, MOST_SLOTS)
+    }
+
+    fn batch(&mut self, node: &Node) -> Option<(u32, std::time::Duration)> {
+        let mut fields = Fields::open(node, node.span, &BATCH, &[], self)?;
+        let max = fields.require("max", self, |node, walk| walk.slots(node));
+        let wait = fields.read("wait", self, |node, walk| walk.duration(node, true));
+        fields.finish();
+        Some((max? as u32, wait.unwrap_or(defaults::BATCH_WAIT)))
     }
 
     /// The kinds that a stage names; more than one is an error of its own.
@@ -86,15 +152,11 @@ impl Walk<'_> {
     /// A jq program.
     pub(super) fn filter(&mut self, node: &Node) -> Option<Filter> {
         let source = self.text(node, "a jq program")?;
-        let Err(error) = jq::check(source) else {
+        let Err(error) = self.check_jq(source) else {
             return Some(Filter { source: source.into() });
         };
         // The text's place in the file is that of its beginning: it may be quoted, folded or indented.
-        let place = error.offset.and_then(|offset| source.get(..offset)).map(|before| {
-            let line = before.matches('\n').count() + 1;
-            let column = before.rsplit('\n').next().map_or(0, |last| last.chars().count()) + 1;
-            format!("at line {line}, column {column} of the program")
-        });
+        let place = place_in(source, error.offset).map(|place| format!("{place} of the program"));
         let found = Diagnostic::error("bad-jq", node.span, format!("this is not a jq program: {error}"));
         self.found.push(match place {
             Some(place) => found.hint(place),
@@ -103,13 +165,29 @@ impl Walk<'_> {
         None
     }
 
-    /// Reports the keys that mean nothing where there are no worker processes.
-    fn without_workers(&mut self, node: &Node) {
+    /// Reports the keys that mean nothing for a stage of this kind.
+    fn useless_keys(&mut self, kind: &str, node: &Node) {
         let Value::Map(entries) = &node.value else { return };
-        for entry in entries.iter().filter(|entry| OF_WORKERS.contains(&&*entry.key)) {
-            let message = format!("a jq stage has no {}", quote(&entry.key));
-            let hint = match &*entry.key {
-                "retries" | "retry_on" | "backoff" => "a jq program gives the same again: it is not tried twice",
+        let means_nothing = |key: &str| match kind {
+            "command" => NOT_OF_COMMANDS.contains(&key),
+            "frames" => NOT_OF_FRAMES.contains(&key),
+            "python" => OF_COMMANDS.contains(&key) || key == "protocol",
+            "rust" if OF_FUNCTIONS.contains(&key) => false,
+            _ => OF_WORKERS.contains(&key) || OF_COMMANDS.contains(&key) || key == "protocol",
+        };
+        for entry in entries.iter().filter(|entry| means_nothing(&entry.key)) {
+            let message = format!("a {kind} stage has no {}", quote(&entry.key));
+            let hint = match (kind, &*entry.key) {
+                (_, "output" | "max_output" | "protocol") if kind != "frames" => "that is for a `command`",
+                ("frames", "output" | "max_output") => "its worker says itself what a result is",
+                ("frames", "threads") => "write `concurrency`: how many jobs its worker takes at a time",
+                (_, "interpreter") if kind != "jq" && kind != "rust" => {
+                    "it is no Python stage; the program is the first word of `command`"
+                }
+                ("command", "batch") => "each job has a process; `protocol: frames` has workers that may take batches",
+                ("command", "threads" | "concurrency") => "each job has a process; `workers` says how many at a time",
+                ("command", _) => "each job has a process of its own, and none stays; leave the key out",
+                (_, "retries" | "retry_on" | "backoff") => "a jq program gives the same again: it is not tried twice",
                 _ => "it runs in the node and not in workers; leave the key out",
             };
             self.found.push(Diagnostic::error("useless-key", entry.key_span, message).hint(hint));
@@ -135,6 +213,14 @@ impl Walk<'_> {
             error: chosen.contains(&"error"),
         }
     }
+}
+
+/// An offset in a text that has lines.
+fn place_in(text: &str, offset: Option<usize>) -> Option<String> {
+    let before = text.get(..offset?)?;
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().map_or(0, |last| last.chars().count()) + 1;
+    Some(format!("at line {line}, column {column}"))
 }
 
 /// Why a text is no `module:attribute`, and what to write.

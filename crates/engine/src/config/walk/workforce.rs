@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Walk;
-use super::fields::{Fields, not_available};
+use super::fields::Fields;
 use super::values::Kind;
 use crate::config::diagnostic::Diagnostic;
-use crate::config::keys::{LEAST_MEMORY, MOST, MOST_WORKERS, ON_CANCEL};
+use crate::config::keys::{LEAST_MEMORY, MOST, MOST_WORKERS, ON_CANCEL, RANGE};
 use crate::config::yaml::{Entry, Node, Plain, Scalar, Value, quote};
-use crate::config::{OnCancel, Workers};
+use crate::config::{OnCancel, Workers, defaults};
 
 /// The keys about workers, each `None` where it is left out or was reported.
 pub(super) struct Workforce {
@@ -51,13 +51,9 @@ impl Walk<'_> {
     }
 
     fn workers(&mut self, node: &Node) -> Option<Workers> {
-        const WHAT: &str = "a number of workers or `auto`";
-        if let Value::Map(entries) = &node.value
-            && !entries.is_empty()
-            && entries.iter().all(|entry| matches!(&*entry.key, "min" | "max"))
-        {
-            self.found.push(not_available(node.span, "workers: {min, max}"));
-            return None;
+        const WHAT: &str = "a number of workers, `auto`, or a mapping with `min` and `max`";
+        if let Value::Map(_) = &node.value {
+            return self.range(node);
         }
         match node.scalar().map(Scalar::resolve) {
             Some(Plain::Str("auto")) => Some(Workers::Auto),
@@ -70,6 +66,27 @@ impl Walk<'_> {
                 None
             }
         }
+    }
+
+    /// A pool that sizes itself.
+    fn range(&mut self, node: &Node) -> Option<Workers> {
+        let mut fields = Fields::open(node, node.span, &RANGE, &[], self)?;
+        let count =
+            |node: &Node, walk: &mut Walk<'_>, least| walk.number(node, "a number of workers", least, MOST_WORKERS);
+        let min = fields.require("min", self, |node, walk| count(node, walk, 0));
+        let max = fields.require("max", self, |node, walk| count(node, walk, 1));
+        let wait = fields.read("wait", self, |node, walk| walk.duration(node, true));
+        let idle = fields.read("idle", self, |node, walk| walk.duration(node, false));
+        let span = fields.span_of("max");
+        fields.finish();
+        let (min, max) = (min? as u32, max? as u32);
+        if min > max {
+            let message = format!("`max` is {max}, which is less than `min`");
+            self.found.push(Diagnostic::error("out-of-range", span, message));
+            return None;
+        }
+        let (wait, idle) = (wait.unwrap_or(defaults::GROW_WAIT), idle.unwrap_or(defaults::SHRINK_IDLE));
+        Some(Workers::Range { min, max, wait, idle })
     }
 
     /// A mapping from variables to scalars, which are taken as they are written.

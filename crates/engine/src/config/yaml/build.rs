@@ -1,7 +1,7 @@
 //! Builds the tree from the parser's events.
 
 use std::collections::HashMap;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use saphyr_parser::{Event, Parser, ScalarStyle};
 
@@ -62,13 +62,13 @@ struct Open {
 
 enum Items {
     Seq(Vec<Node>),
-    Map { entries: Vec<Entry>, seen: HashMap<Rc<str>, Span>, key: Key },
+    Map { entries: Vec<Entry>, seen: HashMap<Arc<str>, Span>, key: Key },
 }
 
 /// The key whose value comes next.
 enum Key {
     Awaited,
-    Given(Rc<str>, Span),
+    Given(Arc<str>, Span),
     /// It was reported; its value is dropped.
     Refused,
 }
@@ -202,7 +202,7 @@ impl Builder<'_> {
     }
 }
 
-fn check_key(node: Node, seen: &mut HashMap<Rc<str>, Span>, found: &mut Vec<Diagnostic>) -> Key {
+fn check_key(node: Node, seen: &mut HashMap<Arc<str>, Span>, found: &mut Vec<Diagnostic>) -> Key {
     let span = node.span;
     let scalar = match node.value {
         Value::Scalar(scalar) if !scalar.text.is_empty() => scalar,

@@ -1,11 +1,11 @@
 //! Scalars, and what a plain one means in the core schema of YAML 1.2.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// A scalar as written, or as it reads once its variables are expanded.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Scalar {
-    pub(crate) text: Rc<str>,
+    pub(crate) text: Arc<str>,
     /// Without quotes, so that it may be a number or a boolean.
     pub(crate) plain: bool,
     /// Whether variables were expanded in it, so that the file does not show its text.

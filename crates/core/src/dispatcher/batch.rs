@@ -1,0 +1,52 @@
+//! Handing out: one job at a time, or several at once to a worker that takes them as one.
+
+use super::Dispatcher;
+use crate::job::Due;
+use crate::pool::{Ahead, Flight, WorkerKey};
+use crate::time::Time;
+use crate::topology::{Batch, StageId};
+
+impl<P: Clone, R> Dispatcher<P, R> {
+    /// Gives the next job to an idle slot. False if there is none. `more`: the next job belongs to the same batch.
+    pub(super) fn hand_to(&mut self, now: Time, slot: WorkerKey, stage: StageId, waited: bool, more: bool) -> bool {
+        let Some(key) = self.stages[stage.index()].queue.pop(&mut self.jobs, now, waited) else { return false };
+        let Some(job) = self.jobs.get_mut(key) else { return false };
+        job.attempt += 1;
+        let flight = Flight { job: key, attempt: job.attempt };
+        let terms = job.terms;
+        let Some(id) = self.push_run(slot, key, more) else { return false };
+        let begun = Ahead { flight, id, wanted: true, recalled: false, terms, kill: false };
+        self.begin(now, slot, stage, begun);
+        true
+    }
+
+    /// Hands out batches for as long as there are idle workers and jobs for them: as many as there are slots, or fewer if the
+    /// first of them has waited long enough.
+    pub(super) fn hand_out_batches(&mut self, now: Time, stage: StageId, batch: Batch, waited: bool) {
+        let most = self.topology.stage(stage).slots as usize;
+        while self.pools.has_idle(stage) {
+            let queue = &self.stages[stage.index()].queue;
+            let (waiting, first) = (queue.len(), queue.first().and_then(|first| self.jobs.get(first)));
+            let Some(due) = first.map(|first| first.entered + batch.wait) else { break };
+            if waiting < most && due > now {
+                return self.wait_for_more(stage, due);
+            }
+            let Some(worker) = self.pools.take_idle(stage) else { break };
+            let size = waiting.min(most);
+            let slots: Vec<WorkerKey> = self.pools.slots(worker).take(size).collect();
+            for (slot, left) in slots.into_iter().zip((0..size).rev()) {
+                self.hand_to(now, slot, stage, waited, left > 0);
+            }
+        }
+        self.stages[stage.index()].batch.take().map(|(_, timer)| self.timers.clear(timer));
+    }
+
+    fn wait_for_more(&mut self, stage: StageId, due: Time) {
+        let timer = &mut self.stages[stage.index()].batch;
+        if timer.is_some_and(|(set_for, _)| set_for <= due) {
+            return;
+        }
+        timer.take().map(|(_, timer)| self.timers.clear(timer));
+        self.stages[stage.index()].batch = Some((due, self.timers.set(due, Due::Batch(stage))));
+    }
+}

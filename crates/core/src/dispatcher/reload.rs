@@ -1,0 +1,45 @@
+//! A new plan takes over, while requests of the old one go on.
+
+use std::sync::Arc;
+
+use super::{Action, Dispatcher, Stage};
+use crate::request::RequestKey;
+use crate::time::Time;
+use crate::topology::{StageId, Topology};
+
+impl<P: Clone, R> Dispatcher<P, R> {
+    /// From now on `topology` is the plan. It must follow on the present one
+    /// ([`followed_by`](Topology::followed_by)): what is on its way goes on by the numbers that it has. Once no request is left that
+    /// was let in before, that is told by [`Action::Outdated`].
+    ///
+    /// # Panics
+    ///
+    /// If the plan has fewer stages than before.
+    pub fn reload(&mut self, now: Time, topology: Arc<Topology>) {
+        let (before, after) = (self.stages.len(), topology.stages().len());
+        assert!(after >= before, "stages keep their numbers");
+        self.topology = topology;
+        self.stages.resize_with(after, Stage::default);
+        self.pools.extend(after);
+        self.generation += 1;
+        self.old = self.requests.len();
+        if self.old == 0 {
+            self.actions.push(Action::Outdated);
+        }
+        // Rules may have changed by which jobs wait.
+        for stage in (0..before as u32).map(StageId) {
+            self.dispatch(now, stage);
+        }
+    }
+
+    /// A request has ended that was let in under that plan.
+    pub(super) fn ended(&mut self, key: RequestKey, generation: u32) {
+        self.recoveries.remove(&key);
+        if generation < self.generation {
+            self.old -= 1;
+            if self.old == 0 {
+                self.actions.push(Action::Outdated);
+            }
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Pools that size themselves: they grow while jobs wait too long, and shrink by what nobody has needed for a while.
+//!
+//! Growing goes by one worker at a time, and the next is looked at only when the last is up; shrinking looks at the fewest that were
+//! idle at any moment of a whole span. So a pool does not swing.
+
+use super::{Action, Dispatcher};
+use crate::job::Due;
+use crate::time::Time;
+use crate::timers::TimerKey;
+use crate::topology::{Scale, StageId};
+
+/// How large a pool is to be.
+#[derive(Debug, Default)]
+pub(super) struct Size {
+    /// Workers beyond the least.
+    more: u32,
+    /// The next look at whether jobs wait too long.
+    pub(super) grow: Option<TimerKey<Due>>,
+    /// Whether the next look at what is idle is set.
+    shrinks: bool,
+}
+
+impl<P: Clone, R> Dispatcher<P, R> {
+    /// How many workers a stage that sizes itself is to have at present.
+    pub fn wanted(&self, stage: StageId) -> Option<u32> {
+        let scale = self.topology.stage(stage).scale?;
+        Some(scale.min + self.stages[stage.index()].size.more)
+    }
+
+    /// Jobs may be waiting. If the first has waited too long and all workers that are wanted are up, one more is.
+    pub(super) fn look_at_wait(&mut self, now: Time, stage: StageId) {
+        let Some(scale) = self.topology.stage(stage).scale else { return };
+        let state = &mut self.stages[stage.index()];
+        let Some(first) = state.queue.first().and_then(|first| self.jobs.get(first)) else { return };
+        let wanted = scale.min + state.size.more;
+        if wanted >= scale.max {
+            return;
+        }
+        let due = first.entered + scale.wait;
+        let all_up = self.pools.size(stage).0 as u32 >= wanted;
+        if all_up && due <= now {
+            state.size.more += 1;
+            self.actions.push(Action::Grow { stage });
+        } else if state.size.grow.is_none() && due > now {
+            state.size.grow = Some(self.timers.set(due, Due::Grow(stage)));
+        }
+    }
+
+    /// A worker has come up: jobs may still wait too long; and one that is more than the least may be too many.
+    pub(super) fn watch_size(&mut self, now: Time, stage: StageId) {
+        let Some(scale) = self.topology.stage(stage).scale else { return };
+        self.look_at_wait(now, stage);
+        let size = &mut self.stages[stage.index()].size;
+        if size.more > 0 && !size.shrinks {
+            size.shrinks = true;
+            self.begin_span(now, stage, scale);
+        }
+    }
+
+    fn begin_span(&mut self, now: Time, stage: StageId, scale: Scale) {
+        self.pools.begin_span(stage);
+        self.timers.set(now + scale.idle, Due::Shrink(stage));
+    }
+
+    /// A span has passed: the workers that were idle all along leave, down to the least.
+    pub(super) fn shrink(&mut self, now: Time, stage: StageId) {
+        let Some(scale) = self.topology.stage(stage).scale else { return };
+        let most = self.stages[stage.index()].size.more as usize;
+        for worker in self.pools.spare(stage, most) {
+            self.pools.retire_for_good(worker);
+            self.stages[stage.index()].size.more -= 1;
+            self.let_go(worker);
+        }
+        let size = &mut self.stages[stage.index()].size;
+        size.shrinks = size.more > 0;
+        if size.shrinks {
+            self.begin_span(now, stage, scale);
+        }
+    }
+}

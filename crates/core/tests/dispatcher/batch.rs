@@ -1,0 +1,115 @@
+//! Workers that take several jobs as one.
+
+use std::time::Duration;
+
+use evener_core::{Batch, Failure, OnCancel, Outcome, StageRules};
+
+use crate::double::{Double, stage};
+
+/// One worker that takes up to three jobs at once, each of which waits up to 50 ms for others.
+fn batches() -> Double {
+    let batch = Some(Batch { wait: Duration::from_millis(50) });
+    let rules = StageRules { slots: 3, batch, on_cancel: OnCancel::Kill, ..stage("a") };
+    let mut double = Double::new(vec![rules]);
+    double.arrive(0);
+    double
+}
+
+#[test]
+fn a_full_batch_goes_at_once() {
+    let mut double = batches();
+    double.submit("a", "x");
+    double.expect([]);
+    double.submit("a", "y");
+    double.expect([]);
+    double.submit("a", "z");
+    double.expect(["a.0 runs r1.1 try 1: x, and", "a.0 gets r2.1 try 1: y, and", "a.0 gets r3.1 try 1: z"]);
+    assert_eq!(double.queued(0), 0);
+}
+
+#[test]
+fn fewer_go_when_the_first_has_waited_long_enough() {
+    let mut double = batches();
+    double.submit("a", "x");
+    double.expect([]);
+    double.wait(30);
+    double.submit("a", "y");
+    double.expect([]);
+    double.wait(19);
+    double.expect([]);
+    double.wait(2);
+    double.expect(["a.0 runs r1.1 try 1: x, and", "a.0 gets r2.1 try 1: y"]);
+}
+
+#[test]
+fn the_next_batch_waits_until_the_worker_has_brought_all() {
+    let mut double = batches();
+    double.submit("a", "x");
+    double.wait(51);
+    double.expect(["a.0 runs r1.1 try 1: x"]);
+    for value in ["1", "2", "3", "4"] {
+        double.submit("a", value);
+        double.expect([]);
+    }
+    double.next("a.0", "X");
+    double.expect([
+        "r1 = value X",
+        "a.0 runs r2.1 try 1: 1, and",
+        "a.0 gets r3.1 try 1: 2, and",
+        "a.0 gets r4.1 try 1: 3",
+    ]);
+    let [first, second, third] = double.hands("a.0")[..] else { panic!("it holds three") };
+    double.wait(60);
+    double.expect([]);
+    assert!(double.bring(first, Outcome::Next("a")));
+    double.expect(["r2 = value a"]);
+    assert!(double.bring(second, Outcome::Fail(Failure::Abort { status: 400, detail: "no".into() })));
+    double.expect(["r3 = 400 aborted"]);
+    assert!(double.bring(third, Outcome::Next("c")));
+    double.expect(["r4 = value c", "a.0 runs r5.1 try 1: 4"]);
+}
+
+#[test]
+fn a_cancelled_item_only_leaves_its_batch() {
+    let mut double = batches();
+    double.submit("a", "x");
+    double.submit("a", "y");
+    double.wait(51);
+    double.expect(["a.0 runs r1.1 try 1: x, and", "a.0 gets r2.1 try 1: y"]);
+    double.cancel(1);
+    double.expect(["a.0 is told"]);
+    double.wait(10_000);
+    double.expect([]);
+    let [first, second] = double.hands("a.0")[..] else { panic!("it holds two") };
+    assert!(double.bring(first, Outcome::Fail(Failure::Cancelled)));
+    assert!(double.bring(second, Outcome::Next("b")));
+    double.expect(["r2 = value b"]);
+}
+
+#[test]
+fn a_batch_that_dies_is_tried_again() {
+    let mut double = batches();
+    double.submit("a", "x");
+    double.submit("a", "y");
+    double.wait(51);
+    double.expect(["a.0 runs r1.1 try 1: x, and", "a.0 gets r2.1 try 1: y"]);
+    double.lose("a.0");
+    assert_eq!(double.retried.len(), 2);
+    double.arrive(0);
+    assert_eq!(double.seen().len(), 2, "they have waited long enough: {:?}", double.seen());
+    double.clear();
+}
+
+#[test]
+fn one_that_is_cancelled_while_it_waits_makes_nobody_wait_longer() {
+    let mut double = batches();
+    double.submit("a", "x");
+    double.wait(20);
+    double.submit("a", "y");
+    double.cancel(1);
+    double.expect([]);
+    double.wait(31);
+    double.expect([]);
+    double.wait(20);
+    double.expect(["a.0 runs r2.1 try 1: y"]);
+}

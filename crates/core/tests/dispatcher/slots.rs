@@ -1,0 +1,93 @@
+//! Workers that do several jobs at the same time.
+
+use std::time::Duration;
+
+use evener_core::{Outcome, StageRules};
+
+use crate::double::{Double, stage};
+
+/// One worker with three slots, whose jobs may take a second, and have a second of grace.
+fn three_slots() -> Double {
+    let rules = StageRules { slots: 3, timeout: Duration::from_secs(1), grace: Duration::from_secs(1), ..stage("a") };
+    let mut double = Double::new(vec![rules]);
+    double.arrive(0);
+    double
+}
+
+fn full() -> Double {
+    let mut double = three_slots();
+    double.submit("a", "x");
+    double.expect(["a.0 runs r1.1 try 1: x"]);
+    double.submit("a", "y");
+    double.expect(["a.0 gets r2.1 try 1: y"]);
+    double.submit("a", "z");
+    double.expect(["a.0 gets r3.1 try 1: z"]);
+    double
+}
+
+#[test]
+fn a_worker_gets_a_job_for_each_of_its_slots_and_ends_them_in_any_order() {
+    let mut double = full();
+    double.submit("a", "w");
+    double.expect([]);
+    assert_eq!(double.queued(0), 1);
+    let [first, second, third] = double.hands("a.0")[..] else { panic!("it holds three") };
+    assert!(double.bring(third, Outcome::Next("c")));
+    double.expect(["r3 = value c", "a.0 gets r4.1 try 1: w"]);
+    assert!(double.bring(first, Outcome::Next("a")));
+    double.expect(["r1 = value a"]);
+    assert!(!double.bring(first, Outcome::Next("again")), "it does not hold that any more");
+    assert!(double.bring(second, Outcome::Next("b")));
+    double.expect(["r2 = value b"]);
+}
+
+#[test]
+fn all_that_a_dead_worker_was_at_is_tried_again() {
+    let mut double = full();
+    double.lose("a.0");
+    let retries = &double.retried;
+    assert_eq!(retries.len(), 3, "{retries:?}");
+    double.arrive(0);
+    assert_eq!(double.seen().len(), 3);
+    double.clear();
+}
+
+#[test]
+fn a_job_that_hangs_lets_its_neighbours_end_first_and_costs_them_no_try() {
+    let mut double = full();
+    let [_, second, _] = double.hands("a.0")[..] else { panic!("it holds three") };
+    double.wait(500);
+    assert!(double.bring(second, Outcome::Next("b")));
+    double.expect(["r2 = value b"]);
+    double.submit("a", "late");
+    double.expect(["a.0 gets r4.1 try 1: late"]);
+    // The first and the third run into their timeout; the fourth has half a second left.
+    double.wait(501);
+    double.expect(["a.0 is told", "r1 = 504 stage-timeout", "a.0 is told of r3.1", "r3 = 504 stage-timeout"]);
+    // Their grace ends: no new jobs, and another grace for the one that is left; it runs into its own timeout meanwhile.
+    double.submit("a", "next");
+    double.expect([]);
+    assert_eq!(double.queued(0), 1);
+}
+
+#[test]
+fn a_worker_with_its_share_done_takes_no_more_and_leaves_when_the_last_job_is_done() {
+    let rules = StageRules { slots: 2, max_jobs_per_worker: Some(1), ..stage("a") };
+    let mut double = Double::new(vec![rules]);
+    double.arrive(0);
+    double.submit("a", "x");
+    double.expect(["a.0 runs r1.1 try 1: x"]);
+    double.submit("a", "y");
+    double.expect(["a.0 gets r2.1 try 1: y"]);
+    double.submit("a", "z");
+    double.expect([]);
+    let [first, second] = double.hands("a.0")[..] else { panic!("it holds two") };
+    assert!(double.bring(first, Outcome::Next("a")));
+    double.expect(["r1 = value a"]);
+    assert!(double.bring(second, Outcome::Next("b")));
+    double.expect(["a.0 retires", "r2 = value b"]);
+    double.lose("a.0");
+    double.expect([]);
+    double.arrive(0);
+    double.expect(["a.1 runs r3.1 try 1: z"]);
+}

@@ -1,0 +1,257 @@
+//! The door that time opens: requests that come at intervals, at times of the day, or when the node starts and stops.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use evener_core::{FallbackOn, Path};
+use evener_protocol::{Content, Value};
+use jiff::{Timestamp, Zoned, tz::TimeZone};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::node::{Node, Parcel, Ticket};
+
+/// The clock of the day may be set; so nobody sleeps by it for longer than this before looking again.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// When a trigger fires.
+#[derive(Clone, Debug)]
+pub enum When {
+    /// Each time that so much has passed.
+    Every(Duration),
+    /// At these times of the day.
+    Cron(Box<Schedule>),
+    /// Once, when the node starts.
+    Startup,
+    /// Once, when the node begins to stop.
+    Shutdown,
+}
+
+/// Times of the day, in a time zone.
+#[derive(Clone, Debug)]
+pub struct Schedule {
+    cron: croner::Cron,
+    zone: TimeZone,
+}
+
+impl Schedule {
+    /// A schedule by a cron expression of five fields, or of six, of which the first is seconds. The zone is a name of the IANA
+    /// database. The error says which of the two is wrong, and how.
+    pub fn new(expression: &str, zone: &str) -> Result<Schedule, BadSchedule> {
+        let parser = croner::parser::CronParser::builder().seconds(croner::parser::Seconds::Optional).build();
+        let cron = parser.parse(expression).map_err(|error| BadSchedule::Expression(error.to_string()))?;
+        let zone = TimeZone::get(zone).map_err(|error| BadSchedule::Zone(error.to_string()))?;
+        let schedule = Schedule { cron, zone };
+        match schedule.after(Timestamp::now()) {
+            Some(_) => Ok(schedule),
+            None => Err(BadSchedule::Expression("it never comes".to_owned())),
+        }
+    }
+
+    /// The first of its times behind `now`.
+    fn after(&self, now: Timestamp) -> Option<Zoned> {
+        self.cron.find_next_occurrence(&now.to_zoned(self.zone.clone()), false).ok()
+    }
+}
+
+/// Why there is no such schedule.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadSchedule {
+    /// The expression means nothing, or no time at all.
+    #[error("{0}")]
+    Expression(String),
+    /// There is no such time zone.
+    #[error("{0}")]
+    Zone(String),
+}
+
+/// What happens when a trigger fires while the last request that it made is still on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overlap {
+    /// Nothing; that is noted.
+    Skip,
+    /// Another request is made.
+    Run,
+}
+
+/// One trigger.
+#[derive(Clone, Debug)]
+pub struct Trigger {
+    /// Its name, for the log.
+    pub name: String,
+    /// When it fires.
+    pub when: When,
+    /// Where its requests go.
+    pub target: Path,
+    /// Their value: JSON.
+    pub input: Bytes,
+    /// How long each may take.
+    pub timeout: Duration,
+    /// The priority of their jobs.
+    pub priority: i8,
+    /// Where a request goes instead of failing.
+    pub on_error: Option<Path>,
+    /// What happens when one is still on its way.
+    pub overlap: Overlap,
+}
+
+/// All triggers of a node.
+pub struct TriggerDoor<N> {
+    node: Arc<N>,
+    triggers: Vec<Trigger>,
+}
+
+impl<N: Node> TriggerDoor<N> {
+    /// A door with those triggers.
+    pub fn new(node: Arc<N>, triggers: Vec<Trigger>) -> TriggerDoor<N> {
+        TriggerDoor { node, triggers }
+    }
+
+    /// Lets the triggers fire until `stop` turns true; requests that are on their way then are left to the drain.
+    pub async fn run(self: Arc<Self>, stop: watch::Receiver<bool>) {
+        let mut tasks = JoinSet::new();
+        for trigger in self.triggers.iter().filter(|trigger| !matches!(trigger.when, When::Shutdown)) {
+            let clock = Clockwork { node: self.node.clone(), trigger: trigger.clone(), stop: stop.clone() };
+            tasks.spawn(clock.run());
+        }
+        while tasks.join_next().await.is_some() {}
+    }
+
+    /// Makes the requests of those that fire when the node stops. They are let in when this is polled first.
+    pub async fn fire_shutdown(&self) {
+        let mut requests = JoinSet::new();
+        let mut first = Vec::new();
+        for trigger in self.triggers.iter().filter(|trigger| matches!(trigger.when, When::Shutdown)) {
+            let (node, trigger) = (self.node.clone(), trigger.clone());
+            first.push(Box::pin(async move { fire(&*node, &trigger).await }));
+        }
+        // Polled here once, so that all are in before whoever waits for this goes on.
+        for mut request in first {
+            if std::future::poll_fn(|cx| std::task::Poll::Ready(request.as_mut().poll(cx))).await.is_pending() {
+                requests.spawn(request);
+            }
+        }
+        while requests.join_next().await.is_some() {}
+    }
+}
+
+async fn fire<N: Node>(node: &N, trigger: &Trigger) {
+    tracing::debug!(trigger = trigger.name, "fires");
+    let ticket = Ticket {
+        id: node.new_id(),
+        path: trigger.target,
+        parcel: Parcel { value: Value { content: Content::Json, bytes: trigger.input.clone() }, held: None },
+        timeout: trigger.timeout,
+        fallback_on: FallbackOn::default(),
+        as_request: false,
+        priority: trigger.priority,
+        flow: 0,
+        streams: false,
+        on_error: trigger.on_error,
+        origin: None,
+    };
+    // What became of it is in the log and in the metrics, as of any request.
+    drop(node.submit(ticket).await);
+}
+
+/// One trigger at work.
+struct Clockwork<N> {
+    node: Arc<N>,
+    trigger: Trigger,
+    stop: watch::Receiver<bool>,
+}
+
+impl<N: Node> Clockwork<N> {
+    async fn run(mut self) {
+        match self.trigger.when.clone() {
+            When::Startup => fire(&*self.node, &self.trigger).await,
+            When::Shutdown => {}
+            When::Every(interval) => self.every(interval).await,
+            When::Cron(schedule) => self.cron(&schedule).await,
+        }
+    }
+
+    /// At each multiple of the interval; those that pass meanwhile are not made up for.
+    async fn every(&mut self, interval: Duration) {
+        let mut next = Instant::now() + interval;
+        let mut running = JoinSet::new();
+        while self.until(next).await {
+            self.request(&mut running);
+            let late = Instant::now().saturating_duration_since(next);
+            let missed = u32::try_from(late.as_nanos() / interval.as_nanos().max(1)).unwrap_or(u32::MAX);
+            next += interval.saturating_mul(missed.saturating_add(1));
+        }
+        running.detach_all();
+    }
+
+    async fn cron(&mut self, schedule: &Schedule) {
+        let mut running = JoinSet::new();
+        let mut last = Timestamp::now();
+        while let Some(next) = schedule.after(last) {
+            loop {
+                let left = Duration::try_from(next.timestamp().duration_since(Timestamp::now())).unwrap_or_default();
+                if !self.until(Instant::now() + left.min(LOOK_AGAIN)).await {
+                    return running.detach_all();
+                }
+                if left <= LOOK_AGAIN && Timestamp::now() >= next.timestamp() {
+                    break;
+                }
+            }
+            self.request(&mut running);
+            last = Timestamp::now().max(next.timestamp());
+        }
+        tracing::warn!(trigger = self.trigger.name, "has no more times to fire at");
+        running.detach_all();
+    }
+
+    /// Makes a request, unless the last is still on its way and that matters.
+    fn request(&self, running: &mut JoinSet<()>) {
+        while running.try_join_next().is_some() {}
+        if self.trigger.overlap == Overlap::Skip && !running.is_empty() {
+            tracing::warn!(trigger = self.trigger.name, "did not fire: its last request is still on its way");
+            return;
+        }
+        let (node, trigger) = (self.node.clone(), self.trigger.clone());
+        running.spawn(async move { fire(&*node, &trigger).await });
+    }
+
+    /// Waits until then. False if the node stops first.
+    async fn until(&mut self, then: Instant) -> bool {
+        tokio::select! {
+            () = tokio::time::sleep_until(then) => true,
+            _ = self.stop.wait_for(|stop| *stop) => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn next(expression: &str, zone: &str, now: &str) -> String {
+        let schedule = Schedule::new(expression, zone).expect("a schedule");
+        let now: Timestamp = now.parse().expect("a time");
+        schedule.after(now).expect("it comes").timestamp().to_string()
+    }
+
+    #[test]
+    fn times_are_of_the_zone_and_leap_with_it() {
+        assert_eq!(next("0 3 * * *", "UTC", "2026-11-24T03:00:00Z"), "2026-11-25T03:00:00Z");
+        assert_eq!(next("0 3 * * *", "Europe/Berlin", "2026-11-24T00:00:00Z"), "2026-11-24T02:00:00Z");
+        // The night in which the clocks go forward, and the hour of that time does not come.
+        let leapt = next("30 2 * * *", "Europe/Berlin", "2026-03-28T12:00:00Z");
+        assert!(leapt.starts_with("2026-03-29T01"), "{leapt}");
+        assert_eq!(next("*/15 * * * * *", "UTC", "2026-11-24T03:00:01Z"), "2026-11-24T03:00:15Z");
+        assert_eq!(next("0 0 29 2 *", "UTC", "2026-11-24T00:00:00Z"), "2028-02-29T00:00:00Z");
+    }
+
+    #[test]
+    fn what_is_no_schedule_is_said() {
+        assert!(matches!(Schedule::new("61 * * * *", "UTC"), Err(BadSchedule::Expression(_))));
+        assert!(matches!(Schedule::new("every day", "UTC"), Err(BadSchedule::Expression(_))));
+        assert!(matches!(Schedule::new("0 0 30 2 *", "UTC"), Err(BadSchedule::Expression(_))));
+        assert!(matches!(Schedule::new("0 3 * * *", "Mars/Olympus"), Err(BadSchedule::Zone(_))));
+    }
+}

@@ -1,0 +1,243 @@
+//! Who does the jobs of each crew: the plans of worker processes, and what is done without them.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::num::NonZero;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use evener_core::StageId;
+use evener_doors::PoolView;
+use evener_supervisor::Spawn;
+use evener_supervisor::command::Bounds;
+use evener_supervisor::environment::worker_environment;
+use evener_supervisor::interpreter::{Interpreter, NotFound, Search};
+use evener_supervisor::runtime_dir::{RuntimeDir, python_runtime};
+use evener_supervisor::slot::{Place, Plan};
+use evener_supervisor::warden::Wardens;
+
+use super::{Crew, content, count, crews, splits};
+use crate::StartError;
+use crate::config::{self, Concurrency, FunctionPool, Service, Stage};
+use crate::jq::Program;
+use crate::jq::template::Template;
+use crate::local::Local;
+use crate::registry::Registry;
+use crate::roster::Pool;
+
+/// The runtime of Python workers: one file that needs nothing but Python.
+const PYTHON_RUNTIME: &str = include_str!("../../../../python/src/evener/_worker.py");
+
+/// What the stages without worker processes do, hidden ones among them, and how many jobs at a time.
+pub(crate) fn locals(
+    service: &Service,
+    registry: &Registry,
+    wardens: &Arc<Wardens>,
+) -> Result<Vec<(StageId, Local, usize)>, StartError> {
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let mut locals = Vec::new();
+    for (stage, number) in service.stages.iter().zip(0..) {
+        let stage_id = StageId(number);
+        match &stage.kind {
+            config::Kind::Python(_) | config::Kind::Frames(_) => {}
+            config::Kind::Command(line) => {
+                let compiled = line.arguments().iter().map(|text| Template::compile(text));
+                let arguments: Arc<[Template]> = compiled.collect::<Result<_, _>>()?;
+                for index in 0..count(stage.workers) {
+                    let place = Place { stage: stage_id, name: stage.name.as_str().into(), index };
+                    let command = command(service, stage, line, place, arguments.clone(), wardens.clone());
+                    locals.push((stage_id, Local::Command(Arc::new(command)), 1));
+                }
+            }
+            config::Kind::Jq(filter) => {
+                locals.push((stage_id, Local::Filter(Program::compile(&filter.source)?), cores));
+            }
+            config::Kind::Rust(name) => {
+                let Some(function) = registry.get(name) else {
+                    let (stage, function) = (stage.name.clone(), name.clone());
+                    let known = registry.names().iter().map(|name| (*name).to_owned()).collect();
+                    return Err(StartError::NoFunction { stage, function, known });
+                };
+                let at_a_time = match function.quick {
+                    true => cores,
+                    false => count(stage.workers) as usize,
+                };
+                locals.push((stage_id, Local::Function(function.clone()), at_a_time));
+            }
+        }
+    }
+    let behind = crews(service).len() as u32;
+    for ((_, filter), number) in splits(service).into_iter().zip(behind..) {
+        locals.push((StageId(number), Local::Split(Program::compile(&filter.source)?), cores));
+    }
+    Ok(locals)
+}
+
+/// A command in one of the places of its stage.
+fn command(
+    service: &Service,
+    stage: &Stage,
+    line: &config::CommandLine,
+    place: Place,
+    arguments: Arc<[Template]>,
+    wardens: Arc<Wardens>,
+) -> crate::command::Command {
+    let most = stage.max_output.unwrap_or(service.limits.body);
+    crate::command::Command {
+        wardens,
+        runtime: tokio::runtime::Handle::current(),
+        spawn: Spawn {
+            program: line.program(&service.folder),
+            args: Vec::new(),
+            env: environment(&stage.env, place.index),
+            cwd: stage.cwd.clone(),
+            memory: stage.memory,
+        },
+        place,
+        arguments,
+        bounds: Bounds { output: usize::try_from(most).unwrap_or(usize::MAX), grace: stage.grace },
+        timeout: stage.timeout,
+        kill: stage.on_cancel == config::OnCancel::Kill,
+        output: content(stage.output),
+    }
+}
+
+/// The environment of the worker with this number.
+fn environment(variables: &[(String, String)], index: u32) -> Vec<(OsString, OsString)> {
+    let mut env = worker_environment(std::env::vars_os());
+    for (name, value) in variables {
+        env.retain(|(other, _)| other != name.as_str());
+        env.push((name.into(), value.replace("{index}", &index.to_string()).into()));
+    }
+    env
+}
+
+/// The interpreter of each crew that has Python workers, looked up once for each way of asking.
+pub(crate) fn interpreters(service: &Service) -> Result<Vec<Option<Interpreter>>, NotFound> {
+    let mut found: HashMap<Option<&PathBuf>, Interpreter> = HashMap::new();
+    let mut all = Vec::new();
+    for crew in crews(service) {
+        if crew.is_local() || crew.is_foreign() {
+            all.push(None);
+            continue;
+        }
+        let interpreter = match found.get(&crew.interpreter()) {
+            Some(interpreter) => interpreter.clone(),
+            None => Search::here(crew.interpreter().cloned(), &service.folder).find()?,
+        };
+        found.insert(crew.interpreter(), interpreter.clone());
+        all.push(Some(interpreter));
+    }
+    Ok(all)
+}
+
+/// The function pools as clients see them, and the Python of each.
+pub(crate) fn pools(service: &Service, interpreters: &[Option<Interpreter>]) -> Vec<PoolView> {
+    let interpreters = &interpreters[service.stages.len()..];
+    let view = |(pool, interpreter): (&FunctionPool, &Option<Interpreter>)| PoolView {
+        name: pool.name.clone(),
+        python: match pool.sys_path {
+            // A private engine runs the Python of the script that it belongs to.
+            Some(_) => String::new(),
+            None => interpreter.as_ref().map_or_else(String::new, |found| python_version(&found.path)),
+        },
+        workers: Crew::Functions(pool).wanted(),
+    };
+    service.functions.iter().zip(interpreters).map(view).collect()
+}
+
+/// Major and minor version of a Python: "3.11". Empty if it does not say; then its workers will not start either, and that is
+/// reported with more to go by.
+fn python_version(interpreter: &std::path::Path) -> String {
+    let ask = "import sys; print('%d.%d' % sys.version_info[:2])";
+    let asked = Command::new(interpreter).args(["-I", "-S", "-c", ask]).stdin(Stdio::null()).output();
+    let said = asked.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
+    let is_version = said.split('.').count() == 2 && said.split('.').all(|part| part.parse::<u32>().is_ok());
+    if is_version { said } else { String::new() }
+}
+
+/// The pools of worker processes, crew by crew.
+pub(crate) fn recipes(
+    service: &Arc<Service>,
+    interpreters: &[Option<Interpreter>],
+    folder: &Arc<RuntimeDir>,
+) -> Vec<Pool> {
+    let mut all = Vec::new();
+    for (number, interpreter) in interpreters.iter().enumerate() {
+        let crew = crews(service)[number];
+        if interpreter.is_none() && !crew.is_foreign() {
+            continue;
+        }
+        let (stage, wanted) = (StageId(number as u32), crew.wanted());
+        let name: Arc<str> = crew.name().into();
+        let (service, interpreter, folder) = (service.clone(), interpreter.clone(), folder.clone());
+        let recipe = move |index| {
+            let place = Place { stage, name: name.clone(), index };
+            plan(&service, crews(&service)[number], interpreter.as_ref(), place, folder.clone())
+        };
+        all.push(Pool { stage, wanted, recipe: Arc::new(recipe) });
+    }
+    all
+}
+
+fn plan(
+    service: &Service,
+    crew: Crew<'_>,
+    interpreter: Option<&Interpreter>,
+    place: Place,
+    folder: Arc<RuntimeDir>,
+) -> Plan {
+    let (variables, cwd, memory, start_timeout, grace) = match crew {
+        Crew::Stage(stage) => (&stage.env, &stage.cwd, stage.memory, stage.start_timeout, stage.grace),
+        Crew::Functions(pool) => (&pool.env, &pool.cwd, pool.memory, pool.start_timeout, pool.grace),
+    };
+    let (program, args) = match (crew, interpreter) {
+        (Crew::Stage(Stage { kind: config::Kind::Frames(line), .. }), _) => {
+            (line.program(&service.folder), line.arguments().iter().map(OsString::from).collect())
+        }
+        (_, interpreter) => {
+            let program = interpreter.map(|interpreter| interpreter.path.clone().into());
+            (program.unwrap_or_default(), arguments(service, crew))
+        }
+    };
+    let spawn = Spawn { program, args: Vec::new(), env: environment(variables, place.index), cwd: cwd.clone(), memory };
+    let is_python = interpreter.is_some();
+    Plan {
+        place,
+        spawn: Box::new(move || {
+            let runtime: Option<OsString> =
+                if is_python { Some(python_runtime(&folder, PYTHON_RUNTIME)?.into()) } else { None };
+            let args = runtime.into_iter().chain(args.iter().cloned()).collect();
+            Ok(Spawn { args, ..spawn.clone() })
+        }),
+        start_timeout,
+        grace,
+        largest: service.limits.memory,
+        calls: matches!(crew, Crew::Functions(_)),
+    }
+}
+
+/// What the runtime of a worker is told on its command line.
+fn arguments(service: &Service, crew: Crew<'_>) -> Vec<OsString> {
+    let modules = || service.folder.clone().into();
+    match crew {
+        Crew::Stage(stage) => {
+            let config::Kind::Python(python) = &stage.kind else { return Vec::new() };
+            let target = format!("{}:{}", python.module, python.attribute);
+            let way = match stage.concurrency {
+                Concurrency::One => Vec::new(),
+                Concurrency::Threads(slots) => vec!["--threads".into(), slots.to_string().into()],
+                Concurrency::Async(slots) => vec!["--concurrency".into(), slots.to_string().into()],
+                Concurrency::Batch { .. } => vec!["--batch".into()],
+            };
+            let rest = ["--path".into(), modules(), target.into()];
+            way.into_iter().chain(rest).collect()
+        }
+        Crew::Functions(FunctionPool { sys_path: None, .. }) => vec!["--functions".into(), "--path".into(), modules()],
+        Crew::Functions(FunctionPool { sys_path: Some(folders), .. }) => {
+            let folders = folders.iter().flat_map(|folder| ["--sys-path".into(), folder.into()]);
+            std::iter::once("--functions".into()).chain(folders).collect()
+        }
+    }
+}
