@@ -395,7 +395,7 @@ def test_completions(shell, tmp_path):
     done = run_evener("completions", shell)
     assert (done.returncode, done.stderr) == (0, "")
     words = ["up", "new", "check", "test", "graph", "schema", "completions"]
-    for word in [*words, "log", "http", "workers", "dot", "set", "junit", "filter"]:
+    for word in [*words, "log", "http", "workers", "dot", "set", "watch", "junit", "filter"]:
         assert word in done.stdout
     # What the node and the Python package use themselves is not offered.
     assert "private" not in done.stdout

@@ -50,7 +50,7 @@ def is_refused(started):
     return False
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_idle_node_stops_at_once(node, number):
     started = start(node)
     began = time.monotonic()

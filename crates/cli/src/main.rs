@@ -102,7 +102,7 @@ fn main() -> ExitCode {
 
 /// Reads a service file with overlays over it; what is wrong with it is written to standard error.
 fn load(path: &Path, overlays: &[Overlay]) -> Result<Loaded, ExitCode> {
-    match config::load_with(path, overlays, &|name| std::env::var(name).ok()) {
+    match read(path, overlays) {
         Ok(loaded) => {
             complain(&loaded.warnings);
             Ok(loaded)
@@ -112,6 +112,11 @@ fn load(path: &Path, overlays: &[Overlay]) -> Result<Loaded, ExitCode> {
             Err(ExitCode::from(BAD_CONFIGURATION))
         }
     }
+}
+
+/// Reads a service file with overlays over it.
+fn read(path: &Path, overlays: &[Overlay]) -> Result<Loaded, Report> {
+    config::load_with(path, overlays, &|name| std::env::var(name).ok())
 }
 
 fn complain(report: &Report) {

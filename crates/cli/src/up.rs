@@ -1,17 +1,20 @@
 //! `evener up`.
 
+mod fresh;
+mod serve;
+mod signals;
+
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use evener_engine::Running;
-use evener_engine::config::{FunctionPool, Listener, Service, Workers};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use evener_engine::config::{FunctionPool, Listener, Loaded, Report, Service, Workers};
 
+pub(crate) use self::signals::{Stops, ignores_hang_up};
 use crate::log::Format;
-use crate::parent::Parent;
-use crate::{BAD_CONFIGURATION, Settings, load};
+use crate::{BAD_CONFIGURATION, Settings, complain, read};
 
 /// Arguments of `evener up`.
 #[derive(Debug, clap::Args)]
@@ -31,12 +34,24 @@ pub(crate) struct Up {
     api: Option<String>,
     #[command(flatten)]
     settings: Settings,
+    /// Let the service file take over again whenever it has changed, or one that it includes, and replace the workers of
+    /// stages whose code has changed. SIGHUP does the same once.
+    #[arg(long)]
+    watch: bool,
     /// End at once when the process that started this one ends, however that comes about: for tests and scripts.
     #[arg(long)]
     end_with_parent: bool,
     /// How the log is written. EVENER_LOG sets what is in it: `debug`, or a filter such as `warn,worker=info`.
     #[arg(long, value_enum, default_value_t)]
     log: Format,
+}
+
+/// Why there is nothing to run.
+enum Refused {
+    /// What is wrong with the service file.
+    File(Report),
+    /// What is wrong with the arguments.
+    Asked(String),
 }
 
 /// Reads `--workers`. A pool without workers would take calls and never run one, so 0 is left to service files.
@@ -49,29 +64,22 @@ pub(crate) fn workers(text: &str) -> Result<Workers, String> {
 
 impl Up {
     pub(crate) fn run(self) -> ExitCode {
-        let mut service = match &self.service {
-            Some(file) => match load(file, &self.settings.set) {
-                Ok(loaded) => loaded.service,
-                Err(code) => return code,
-            },
-            None if !self.settings.set.is_empty() => {
-                eprintln!("error: --set: it changes a service file, and there is none");
+        let service = match self.read() {
+            Ok(loaded) => {
+                complain(&loaded.warnings);
+                loaded.service
+            }
+            Err(Refused::File(report)) => {
+                complain(&report);
                 return ExitCode::from(BAD_CONFIGURATION);
             }
-            None => match std::env::current_dir() {
-                Ok(folder) => Service::functions_only("functions", Workers::Auto, folder),
-                Err(error) => {
-                    eprintln!("error: the working directory is not known: {error}");
-                    return ExitCode::FAILURE;
-                }
-            },
+            Err(Refused::Asked(why)) => {
+                eprintln!("error: {why}");
+                return ExitCode::from(BAD_CONFIGURATION);
+            }
         };
-        if let Err(why) = self.override_listeners(&mut service).and_then(|()| self.size_pool(&mut service)) {
-            eprintln!("error: {why}");
-            return ExitCode::from(BAD_CONFIGURATION);
-        }
         let guard = crate::log::start(self.log, "info");
-        let result = on_runtime(serve(service, self.service.is_none(), self.end_with_parent));
+        let result = on_runtime(serve::serve(service, self));
         drop(guard);
         match result {
             Ok(()) => ExitCode::SUCCESS,
@@ -80,6 +88,28 @@ impl Up {
                 ExitCode::FAILURE
             }
         }
+    }
+
+    /// Reads what is to run, as it is now.
+    fn read(&self) -> Result<Loaded, Refused> {
+        let mut loaded = match &self.service {
+            Some(file) => read(file, &self.settings.set).map_err(Refused::File)?,
+            None if !self.settings.set.is_empty() => {
+                return Err(Refused::Asked("--set: it changes a service file, and there is none".into()));
+            }
+            None if self.watch => {
+                return Err(Refused::Asked("--watch: it looks after a service file, and there is none".into()));
+            }
+            None => {
+                let folder = std::env::current_dir()
+                    .map_err(|error| Refused::Asked(format!("the working directory is not known: {error}")))?;
+                let service = Service::functions_only("functions", Workers::Auto, folder);
+                Loaded::from(service)
+            }
+        };
+        let service = &mut loaded.service;
+        self.override_listeners(service).and_then(|()| self.size_pool(service)).map_err(Refused::Asked)?;
+        Ok(loaded)
     }
 
     fn override_listeners(&self, service: &mut Service) -> Result<(), String> {
@@ -134,64 +164,10 @@ fn moved(listener: Option<Listener>, address: &str) -> Result<Listener, String> 
     })
 }
 
-/// Runs a service until a signal says that it is enough. `explain` says in the log what one does with it.
-async fn serve(service: Service, explain: bool, end_with_parent: bool) -> anyhow::Result<()> {
-    // Caught from the start, so that a stop during warm-up is as clean as any other.
-    let mut stops = Stops::listen().context("signals cannot be caught")?;
-    let parent = match end_with_parent {
-        true => Some(Parent::of_this_process().context("--end-with-parent: the parent of this process is not known")?),
-        false => None,
-    };
-    let running = evener_engine::start(service, evener_engine::this_program).await?;
-    announce(&running)?;
-    if let Some(api) = running.addresses().iter().find(|address| explain && address.name == "api") {
-        tracing::info!("to call functions here from another terminal: export EVENER_URL={}", api.url);
-    }
-    let told = tokio::select! {
-        ready = until_ready(&running) => {
-            ready?;
-            tokio::select! {
-                () = stops.next() => true,
-                () = end_of(parent.as_ref()) => false,
-            }
-        }
-        () = stops.next() => true,
-        () = end_of(parent.as_ref()) => false,
-    };
-    if told {
-        tracing::info!("draining; once more gives up what is left");
-        let hurry = async {
-            tokio::select! {
-                () = stops.next() => {}
-                () = end_of(parent.as_ref()) => {}
-            }
-        };
-        running.drain(hurry).await;
-    } else {
-        tracing::info!("the process that started this one has ended");
-        running.end().await;
-    }
-    tracing::info!("stopped");
-    Ok(())
-}
-
-/// Waits for the end of a parent that is watched; for ever if none is.
-async fn end_of(parent: Option<&Parent>) {
-    match parent {
-        Some(parent) => parent.ended().await,
-        None => std::future::pending().await,
-    }
-}
-
 /// Runs the node, which wants a single thread.
 pub(crate) fn on_runtime<T>(node: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.context("the runtime does not start")?.block_on(node)
-}
-
-async fn until_ready(running: &Running) -> anyhow::Result<()> {
-    running.node().ready().await;
-    say("ready")
 }
 
 pub(crate) fn announce(running: &Running) -> anyhow::Result<()> {
@@ -209,43 +185,4 @@ pub(crate) fn announce(running: &Running) -> anyhow::Result<()> {
 pub(crate) fn say(line: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{line}").and_then(|()| out.flush()).context("standard output is closed")
-}
-
-/// The signals that ask the node to stop.
-pub(crate) struct Stops {
-    interrupt: Signal,
-    terminate: Signal,
-    /// None if it was ignored from the start, as under nohup.
-    hang_up: Option<Signal>,
-}
-
-impl Stops {
-    pub(crate) fn listen() -> std::io::Result<Stops> {
-        Ok(Stops {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hang_up: if ignores_hang_up() { None } else { Some(signal(SignalKind::hangup())?) },
-        })
-    }
-
-    pub(crate) async fn next(&mut self) {
-        let hang_up = async {
-            match &mut self.hang_up {
-                Some(signal) => signal.recv().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-            _ = hang_up => {}
-        }
-    }
-}
-
-/// Whether SIGHUP was set to be ignored by whoever started this process. Known on Linux only.
-pub(crate) fn ignores_hang_up() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 != 0)
 }

@@ -372,11 +372,11 @@ impl<P: Clone, R> Dispatcher<P, R> {
         // One with a single slot may hold the job behind another.
         let slot = if self.pools.is_shared(worker) { self.pools.holder(worker, flight) } else { Some(worker) };
         let Some((slot, holder)) = slot.and_then(|slot| Some((slot, self.pools.get(slot)?))) else { return false };
-        let (stage, function) = (holder.stage, holder.function);
+        let (stage, function, state) = (holder.stage, holder.function, holder.state);
         if matches!(outcome, Outcome::Returned) {
             return self.returned(now, worker, flight);
         }
-        if !self.is_in_order(job, &outcome) {
+        if !self.is_in_order(job, state, &outcome) {
             return false;
         }
         let cancelled = matches!(outcome, Outcome::Fail(Failure::Cancelled));
@@ -427,7 +427,8 @@ impl<P: Clone, R> Dispatcher<P, R> {
         self.dispatch(now, stage);
     }
 
-    fn let_go(&mut self, worker: WorkerKey) {
+    /// A worker goes now: it has done what it had.
+    pub(super) fn let_go(&mut self, worker: WorkerKey) {
         let for_good = self.pools.get(worker).is_some_and(|worker| worker.for_good);
         self.actions.push(if for_good { Action::Shrink { worker } } else { Action::Retire { worker } });
     }
@@ -619,11 +620,11 @@ impl<P: Clone, R> Dispatcher<P, R> {
 
     /// The job in a worker's hands is cancelled. It is told, and if it is to be killed, that happens after the stage's grace.
     fn disown(&mut self, now: Time, worker: WorkerKey, kill: bool) {
-        let Some(&crate::pool::Worker { stage, first, state: State::Busy(flight, timer), .. }) = self.pools.get(worker)
+        let Some(&crate::pool::Worker { stage, first, batched, state: State::Busy(flight, timer), .. }) =
+            self.pools.get(worker)
         else {
             return;
         };
-        let batched = self.topology.stage(stage).batch.is_some();
         // A cancelled item only leaves its batch.
         let patience = if kill && !batched {
             self.timers.clear(timer);
@@ -657,6 +658,10 @@ impl<P: Clone, R> Dispatcher<P, R> {
             Patience::Terminated(_) | Patience::Killed => (Stop::Kill, Patience::Killed),
         };
         self.pools.set(slot, State::Told(flight, patience));
+        if self.pools.is_shared(first) {
+            // Its other slots may be idle.
+            self.pools.retire(first);
+        }
         let Some(worker) = self.pools.get_mut(first) else { return };
         // Several of its jobs may be given up at once.
         if worker.stopped < Some(signal) {

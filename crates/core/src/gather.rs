@@ -78,6 +78,8 @@ pub(crate) struct Gather<P> {
     pub(crate) open: usize,
     /// The first that has not begun.
     pub(crate) next: usize,
+    /// Whether branches are beginning just now.
+    pub(crate) is_beginning: bool,
     pub(crate) timer: Option<TimerKey<Due>>,
 }
 

@@ -35,6 +35,8 @@ pub struct Worker {
     pub(crate) others: Vec<WorkerKey>,
     /// Of a first slot: how many slots are idle.
     pub(crate) free: usize,
+    /// Whether the worker takes several jobs as one, and so is idle only as a whole.
+    pub(crate) batched: bool,
     /// Of a first slot: whether the worker gets no more jobs, and leaves when the last is done.
     pub(crate) retiring: bool,
     /// Of a first slot: whether no other takes its place then.
@@ -173,8 +175,6 @@ struct Pool {
     members: Vec<WorkerKey>,
     /// Those that were not asked how many jobs they take ahead.
     unasked: Vec<WorkerKey>,
-    /// Whether a worker takes several jobs as one, and so is idle only as a whole.
-    batched: bool,
     /// The fewest that were idle since the span began.
     fewest_idle: usize,
     /// The member from which the next search for room begins.
@@ -223,10 +223,9 @@ impl Pools {
 
     /// A new worker is up, and idle, with so many slots. If it takes jobs as `batched` together, it is idle only as a whole.
     pub(crate) fn arrive(&mut self, stage: StageId, slots: u32, batched: bool) -> WorkerKey {
-        let first = self.slot(stage, None);
-        let others: Vec<WorkerKey> = (1..slots).map(|_| self.slot(stage, Some(first))).collect();
+        let first = self.slot(stage, None, batched);
+        let others: Vec<WorkerKey> = (1..slots).map(|_| self.slot(stage, Some(first), batched)).collect();
         let pool = &mut self.pools[stage.index()];
-        pool.batched = batched;
         pool.members.push(first);
         if slots <= 1 {
             pool.unasked.push(first);
@@ -242,12 +241,13 @@ impl Pools {
         first
     }
 
-    fn slot(&mut self, stage: StageId, first: Option<WorkerKey>) -> WorkerKey {
+    fn slot(&mut self, stage: StageId, first: Option<WorkerKey>, batched: bool) -> WorkerKey {
         let key = self.workers.insert(Worker {
             stage,
             first: first.unwrap_or(WorkerKey::unpack(u64::MAX)),
             others: Vec::new(),
             free: 0,
+            batched,
             retiring: false,
             for_good: false,
             stopped: None,
@@ -301,6 +301,7 @@ impl Pools {
         let pool = &mut self.pools[first.stage.index()];
         pool.unasked.retain(|unasked| *unasked != worker);
         pool.idle.retain(|idle| !slots.contains(idle));
+        pool.fewest_idle = pool.fewest_idle.min(pool.idle.len());
         for slot in slots {
             if let Some(slot) = self.workers.get_mut(slot).filter(|slot| slot.state == State::Idle) {
                 slot.state = State::Leaving;
@@ -314,6 +315,12 @@ impl Pools {
         if let Some(first) = self.workers.get_mut(worker) {
             first.for_good = true;
         }
+    }
+
+    /// Workers of a stage that are up, and get more jobs when they are free.
+    pub(crate) fn staying(&self, stage: StageId) -> impl Iterator<Item = WorkerKey> {
+        let members = self.pools[stage.index()].members.iter().copied();
+        members.filter(|member| self.workers.get(*member).is_some_and(|worker| !worker.retiring))
     }
 
     /// Whether all slots of a worker are on their way out.
@@ -353,11 +360,11 @@ impl Pools {
     /// been idle longest.
     pub(crate) fn spare(&self, stage: StageId, most: usize) -> Vec<WorkerKey> {
         let pool = &self.pools[stage.index()];
-        let slots = |worker: &WorkerKey| self.workers.get(*worker).map_or(1, |worker| worker.others.len() + 1);
+        let idle_slots = |worker: &Worker| if worker.batched { 1 } else { worker.others.len() + 1 };
         let whole = |slot: &&WorkerKey| {
             self.workers.get(**slot).is_some_and(|worker| worker.first == **slot && worker.free > worker.others.len())
         };
-        let per_worker = pool.members.first().map_or(1, |worker| if pool.batched { 1 } else { slots(worker) });
+        let per_worker = pool.members.last().and_then(|worker| self.workers.get(*worker)).map_or(1, idle_slots);
         pool.idle.iter().filter(whole).take(most.min(pool.fewest_idle / per_worker)).copied().collect()
     }
 
@@ -389,9 +396,9 @@ impl Pools {
             let Some(worker) = self.workers.get(*key) else { continue };
             let held = worker.ahead.len();
             let open = matches!(worker.state, State::Busy(..))
-                && !worker.retiring
                 && held < depth(worker.function).min(worker.credit as usize)
                 && !worker.printed
+                && !worker.retiring
                 && now.since(worker.since) <= AHEAD_WAIT
                 && worker.ahead.front().is_none_or(|next| !next.recalled);
             if open && best.is_none_or(|(fewest, _)| held < fewest) {
@@ -442,16 +449,16 @@ impl Pools {
         let (stage, first, none_ahead) = (slot.stage, slot.first, slot.ahead.is_empty());
         slot.state = State::Idle;
         let Some(worker) = self.workers.get_mut(first) else { return };
-        // What it has ahead it still does.
-        if worker.retiring && none_ahead {
-            if let Some(slot) = self.workers.get_mut(key) {
+        if worker.retiring {
+            // What it holds behind the one that it was at, it does first.
+            if let Some(slot) = self.workers.get_mut(key).filter(|_| none_ahead) {
                 slot.state = State::Leaving;
             }
             return;
         }
         worker.free += 1;
         let (whole, pool) = (worker.free > worker.others.len(), &mut self.pools[stage.index()]);
-        match pool.batched {
+        match worker.batched {
             true if whole => pool.idle.push(first),
             false if none_ahead => pool.idle.push(key),
             true | false => {}
@@ -484,6 +491,7 @@ impl Pools {
             pool.members.retain(|member| *member != key);
             pool.unasked.retain(|member| *member != key);
             pool.idle.retain(|idle| !slots.contains(idle));
+            pool.fewest_idle = pool.fewest_idle.min(pool.idle.len());
         }
         gone
     }

@@ -12,6 +12,7 @@ mod extension;
 mod functions;
 mod gather;
 pub mod jq;
+mod ledger;
 mod listen;
 mod local;
 mod metrics;
@@ -19,7 +20,9 @@ mod node;
 mod program;
 mod recovery;
 mod registry;
+mod reload;
 mod roster;
+mod stamp;
 mod wiring;
 
 use std::io;
@@ -38,13 +41,16 @@ use tokio::task::JoinHandle;
 
 use crate::config::Service;
 
+use crate::ledger::{Ledger, Numbers};
 pub use crate::listen::ListenError;
 pub use crate::node::Node;
 use crate::node::Setup;
 pub use crate::program::{serve_if_warden, this_program};
 pub use crate::registry::{Done, Job, Registry};
+pub use crate::reload::Reloaded;
 use crate::roster::Roster;
-use crate::wiring::Crew;
+pub use crate::stamp::Stamp;
+use crate::wiring::{Crew, Locals};
 
 /// How long the last answers may take to reach their clients once the node is drained.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -111,6 +117,12 @@ pub struct Running {
     timekeeper: JoinHandle<()>,
     drain: Duration,
     triggers: Arc<TriggerDoor<Node>>,
+    /// The door to the service's own routes.
+    http: Option<Arc<HttpDoor<Node>>>,
+    folder: Arc<RuntimeDir>,
+    registry: Registry,
+    service: Arc<Service>,
+    ledger: Ledger,
 }
 
 /// Starts a node. `warden` is the command that serves as its warden: [`this_program`], if `main` begins with
@@ -127,7 +139,9 @@ pub async fn start_with(service: Service, registry: &Registry, warden: fn() -> C
     let service = Arc::new(service);
     let interpreters = wiring::interpreters(&service)?;
     let crews = wiring::crews(&service);
-    let topology = Arc::new(wiring::topology(&service));
+    let mut ledger = Ledger::default();
+    let numbers = ledger.number(&service);
+    let topology = Arc::new(wiring::topology(&service, &numbers, None));
     let mut wanted: Vec<u32> = crews.iter().map(Crew::wanted).collect();
     // Hidden stages have no processes.
     wanted.resize(topology.stages().len(), 0);
@@ -138,23 +152,23 @@ pub async fn start_with(service: Service, registry: &Registry, warden: fn() -> C
         debug: service.debug,
         wanted: wanted.clone(),
         pools: wiring::pools(&service, &interpreters),
-        output: crews.iter().map(Crew::output).collect(),
-        keys: wiring::keys(&service)?,
+        output: numbers.crews.iter().copied().zip(crews.iter().map(Crew::output)).collect(),
+        keys: wiring::keys(&service, &numbers)?,
         orders,
     });
     let wardens = Arc::new(Wardens::new(warden));
-    for (stage, local, at_a_time) in wiring::locals(&service, registry, &wardens)? {
-        node.add_locals(stage, &local, at_a_time);
+    for Locals { stage, who } in wiring::locals(&service, &numbers, registry, &wardens)? {
+        node.replace_locals(stage, &who);
     }
     let stop = watch::Sender::new(false);
-    let pools = wiring::recipes(&service, &interpreters, &folder);
-    let roster = Roster::new(node.clone(), wardens.clone(), stop.subscribe());
+    let pools = wiring::recipes(&service, &numbers, &interpreters, &folder);
+    let roster = Roster::new(node.clone(), wardens.clone()).run(pools, obeyed, stop.subscribe());
     let mut running = Running {
         node: node.clone(),
         addresses: Vec::new(),
         interpreters: Vec::new(),
         doors: Vec::new(),
-        roster: tokio::spawn(roster.run(pools, obeyed)),
+        roster: tokio::spawn(roster),
         stop,
         stop_triggers: watch::Sender::new(false),
         wardens,
@@ -163,10 +177,15 @@ pub async fn start_with(service: Service, registry: &Registry, warden: fn() -> C
             async move { node.keep_time().await }
         }),
         drain: service.drain,
-        triggers: Arc::new(TriggerDoor::new(node.clone(), wiring::triggers(&service)?)),
+        triggers: Arc::new(TriggerDoor::new(node.clone(), wiring::triggers(&service, &numbers)?)),
+        http: None,
+        folder: folder.clone(),
+        registry: registry.clone(),
+        service: service.clone(),
+        ledger,
     };
     raise_descriptor_limit();
-    running.open_doors(&service, &folder, crews.iter().map(Crew::processes).sum()).await?;
+    running.open_doors(&service, &numbers, &folder, crews.iter().map(Crew::processes).sum()).await?;
     tokio::spawn(running.triggers.clone().run(running.stop_triggers.subscribe()));
     let names = crews.iter().map(|crew| crew.name().to_owned());
     running.interpreters =
@@ -175,17 +194,26 @@ pub async fn start_with(service: Service, registry: &Registry, warden: fn() -> C
 }
 
 impl Running {
-    async fn open_doors(&mut self, service: &Service, folder: &RuntimeDir, workers: u32) -> Result<(), StartError> {
+    async fn open_doors(
+        &mut self,
+        service: &Service,
+        numbers: &Numbers,
+        folder: &RuntimeDir,
+        workers: u32,
+    ) -> Result<(), StartError> {
         let limits = &service.limits;
         let timeouts =
             Timeouts { idle: limits.idle_timeout, header: limits.header_timeout, stalled: limits.body_timeout };
         if let Some(http) = &service.listen.http {
             let headers = usize::try_from(limits.headers).unwrap_or(usize::MAX);
-            let door = HttpDoor::new(self.node.clone(), wiring::routes(service)?, limits.body_timeout, headers)?;
+            let door =
+                HttpDoor::new(self.node.clone(), wiring::routes(service, numbers)?, limits.body_timeout, headers)?;
             let bound = listen::tcp(http).await?;
             self.addresses.push(Address { name: "http", url: bound.url()? });
             let connections = limits.connections.min(spare_descriptors(workers));
-            self.doors.push(Arc::new(door).serve(bound, timeouts, connections));
+            let door = Arc::new(door);
+            self.http = Some(door.clone());
+            self.doors.push(door.serve(bound, timeouts, connections));
         }
         let token = folder.token()?.as_str().to_owned();
         let (bound, hosts) = match &service.listen.api {

@@ -1,5 +1,6 @@
 //! What the node counts, in the OpenMetrics text format.
 
+use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use evener_core::{Answer, Budget, Code, StageCounts, StageId, Topology};
@@ -29,7 +30,9 @@ pub(crate) struct Metrics {
     cancelled: Counter,
     problems: Vec<Counter>,
     durations: Histogram,
-    runs: Vec<Histogram>,
+    ran: Family<Labels, Histogram, fn() -> Histogram>,
+    /// Of each stage, by its number.
+    runs: RwLock<Vec<Histogram>>,
 }
 
 fn histogram() -> Histogram {
@@ -50,7 +53,7 @@ impl Metrics {
             Unit::Seconds,
             durations.clone(),
         );
-        let ran = Family::<Labels, Histogram>::new_with_constructor(histogram);
+        let ran: Family<Labels, Histogram, fn() -> Histogram> = Family::new_with_constructor(histogram);
         registry.register_with_unit("job_run", "How long the stage's code ran for a job", Unit::Seconds, ran.clone());
         let of_stage = |stage: &&str| ran.get_or_create_owned(&vec![("stage", (*stage).to_owned())]);
         Metrics {
@@ -59,8 +62,17 @@ impl Metrics {
             cancelled: result("cancelled"),
             problems: Code::ALL.iter().map(|code| result(code.name())).collect(),
             durations,
-            runs: stages.iter().map(of_stage).collect(),
+            runs: RwLock::new(stages.iter().map(of_stage).collect()),
+            ran: ran.clone(),
             registry,
+        }
+    }
+
+    /// There may be more stages now.
+    pub(crate) fn extend(&self, topology: &Topology) {
+        let mut runs = self.runs.write().unwrap_or_else(PoisonError::into_inner);
+        for rules in topology.stages().iter().skip(runs.len()) {
+            runs.push(self.ran.get_or_create_owned(&vec![("stage", rules.name.clone())]));
         }
     }
 
@@ -86,7 +98,7 @@ impl Metrics {
     }
 
     pub(crate) fn ran(&self, stage: StageId, span: Duration) {
-        if let Some(histogram) = self.runs.get(stage.0 as usize) {
+        if let Some(histogram) = self.runs.read().unwrap_or_else(PoisonError::into_inner).get(stage.0 as usize) {
             histogram.observe(span.as_secs_f64());
         }
     }
@@ -116,7 +128,8 @@ fn now(topology: &Topology, counts: &[StageCounts], workers: &[WorkerCount], bud
         let family = Family::<Labels, Gauge>::default();
         for (stage, counts) in topology.stages().iter().zip(counts) {
             let labels = vec![("stage", stage.name.clone())];
-            family.get_or_create_owned(&labels).set(i64::try_from(read(counts)).unwrap_or(i64::MAX));
+            // After a reload there may be two of a name, of which one is on its way out.
+            family.get_or_create_owned(&labels).inc_by(i64::try_from(read(counts)).unwrap_or(i64::MAX));
         }
         registry.register(name, help, family);
     };

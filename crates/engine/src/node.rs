@@ -7,6 +7,7 @@ mod door;
 mod events;
 mod locals;
 mod log;
+mod replan;
 mod waiter;
 
 use std::collections::{HashMap, HashSet};
@@ -24,6 +25,7 @@ use evener_supervisor::slot::Line;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Notify, watch};
 
+pub(crate) use self::replan::Plans;
 use self::waiter::Call;
 pub(crate) use self::waiter::Waiter;
 use crate::clock::Clock;
@@ -36,6 +38,7 @@ use crate::local::{LocalJob, LocalSeat};
 use crate::metrics::Metrics;
 use crate::recovery;
 use crate::roster::Order;
+use crate::stamp::Stamp;
 
 /// The most bytes of what jobs keep for each other.
 const KEPT_BYTES: u64 = 64 << 20;
@@ -53,6 +56,8 @@ struct Seat {
     pid: u32,
     /// The numbers of the functions that it was sent.
     known: HashSet<u32>,
+    /// The code that it has loaded, as far as it is the service's own.
+    code: Vec<Stamp>,
 }
 
 impl Seat {
@@ -103,7 +108,7 @@ pub(crate) struct Setup {
     /// The pools that take functions.
     pub(crate) pools: Vec<PoolView>,
     /// How many bytes of output each stage passes on of a call.
-    pub(crate) output: Vec<u64>,
+    pub(crate) output: HashMap<StageId, u64>,
     /// Which stages give equal keys to the same worker, and how a job's key is found.
     pub(crate) keys: HashMap<StageId, Arc<Program>>,
     /// What the task hears that owns the worker processes.
@@ -116,8 +121,8 @@ pub struct Node {
     this: Weak<Node>,
     name: String,
     pools: Vec<PoolView>,
-    /// How many bytes of output each stage passes on of a call.
-    output: Vec<u64>,
+    /// How many bytes of output each function pool passes on of a call.
+    output: HashMap<StageId, u64>,
     clock: Clock,
     budget: Budget,
     /// The plan in force.
@@ -170,12 +175,12 @@ impl Node {
     }
 
     /// The plan in force.
-    fn topology(&self) -> Arc<Topology> {
+    pub(crate) fn topology(&self) -> Arc<Topology> {
         self.topology.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Tells the task that owns the worker processes. If it is gone, so is the node.
-    fn order(&self, order: Order) {
+    pub(crate) fn order(&self, order: Order) {
         let _ = self.orders.send(order);
     }
 

@@ -1,9 +1,10 @@
 //! The worker processes of a node: which places there are in each pool, and who keeps one alive there.
 //!
-//! One task owns all slots. Core says when a pool is to have one more or one fewer; what a pool begins with is said by the service
-//! file.
+//! One task owns all slots. Core says when a pool is to have one more or one fewer; a new service file says what pools there are, and how
+//! their workers are made. Workers that are made anew are so one at a time: the new one is up before the old one goes, and if it does
+//! not come up, the old ones stay.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use evener_core::StageId;
@@ -14,11 +15,16 @@ use tokio::task::JoinSet;
 
 use crate::node::Node;
 
-/// What the node asks for.
-#[derive(Debug)]
+/// What the node asks for, or tells.
 pub(crate) enum Order {
     /// One more worker for a stage.
     Grow(StageId),
+    /// A worker is up in that place.
+    Ready(StageId, u32),
+    /// A worker did not come up in that place.
+    Failed(StageId, u32),
+    /// These are the pools from now on.
+    Pools(Vec<Pool>),
     /// No request is left of an older plan.
     Outdated,
 }
@@ -26,11 +32,33 @@ pub(crate) enum Order {
 /// How the worker in each place of a pool is made.
 pub(crate) type Recipe = Arc<dyn Fn(u32) -> Plan + Send + Sync>;
 
-/// A pool: its stage, how many workers it begins with, and how one is made.
+/// A pool of worker processes.
 pub(crate) struct Pool {
     pub(crate) stage: StageId,
+    /// How many workers it has, or begins with.
     pub(crate) wanted: u32,
+    /// Whether it sizes itself from there on.
+    pub(crate) scales: bool,
+    /// Whether its present workers are to be made anew.
+    pub(crate) renew: bool,
     pub(crate) recipe: Recipe,
+}
+
+/// Workers of one pool that are made anew.
+struct Rollout {
+    stage: StageId,
+    /// The places that are still to be given up.
+    old: VecDeque<u32>,
+    /// The place that is given up next, and the one that takes over once it is up.
+    change: Option<(u32, u32)>,
+}
+
+/// A place in a pool, from its first worker until its last has ended.
+struct Place {
+    /// Ends it at once.
+    stop: watch::Sender<bool>,
+    /// It has been given up, and its worker is only finishing what it does.
+    leaving: bool,
 }
 
 /// All worker processes.
@@ -39,56 +67,164 @@ pub(crate) struct Roster {
     wardens: Arc<Wardens>,
     recipes: HashMap<StageId, Recipe>,
     /// The places that are taken.
-    places: HashMap<StageId, BTreeSet<u32>>,
+    places: HashMap<StageId, BTreeMap<u32, Place>>,
     slots: JoinSet<(StageId, u32)>,
-    stop: watch::Receiver<bool>,
+    rollouts: VecDeque<Rollout>,
+    /// The stages that no request will come to once the older plans are done.
+    leaving: Vec<StageId>,
 }
 
 impl Roster {
-    /// A roster without workers. All of them go when `stop` turns true.
-    pub(crate) fn new(node: Arc<Node>, wardens: Arc<Wardens>, stop: watch::Receiver<bool>) -> Roster {
-        let (recipes, places, slots) = (HashMap::new(), HashMap::new(), JoinSet::new());
-        Roster { node, wardens, recipes, places, slots, stop }
+    /// A roster without workers.
+    pub(crate) fn new(node: Arc<Node>, wardens: Arc<Wardens>) -> Roster {
+        Roster {
+            node,
+            wardens,
+            recipes: HashMap::new(),
+            places: HashMap::new(),
+            slots: JoinSet::new(),
+            rollouts: VecDeque::new(),
+            leaving: Vec::new(),
+        }
     }
 
-    /// Starts the workers that the pools begin with, and obeys until all are gone.
-    pub(crate) async fn run(mut self, pools: Vec<Pool>, mut orders: mpsc::UnboundedReceiver<Order>) {
-        for Pool { stage, wanted, recipe } in pools {
-            self.recipes.insert(stage, recipe);
-            (0..wanted).for_each(|_| self.start(stage));
-        }
-        let mut stop = self.stop.clone();
+    /// Starts the workers that the pools begin with, and obeys until `stop` turns true and all are gone.
+    pub(crate) async fn run(
+        mut self,
+        pools: Vec<Pool>,
+        mut orders: mpsc::UnboundedReceiver<Order>,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        self.pools(pools);
         loop {
             tokio::select! {
-                Some(order) = orders.recv() => match order {
-                    Order::Grow(stage) => self.start(stage),
-                    Order::Outdated => {}
-                },
+                Some(order) = orders.recv() => self.obey(order),
                 Some(ended) = self.slots.join_next() => self.ended(ended.ok()),
                 _ = stop.wait_for(|stop| *stop) => break,
             }
         }
+        for place in self.places.values().flat_map(BTreeMap::values) {
+            place.stop.send_replace(true);
+        }
         while self.slots.join_next().await.is_some() {}
     }
 
-    /// Keeps a worker alive in the first place that is free.
-    fn start(&mut self, stage: StageId) {
-        let Some(recipe) = self.recipes.get(&stage) else { return };
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Grow(stage) => _ = self.start(stage),
+            Order::Pools(pools) => self.pools(pools),
+            Order::Ready(stage, index) => self.came_up(stage, index),
+            Order::Failed(stage, index) => self.did_not_come_up(stage, index),
+            Order::Outdated => {
+                for stage in std::mem::take(&mut self.leaving) {
+                    self.recipes.remove(&stage);
+                    for index in self.taken(stage) {
+                        self.give_up(stage, index);
+                    }
+                }
+            }
+        }
+    }
+
+    /// From now on these are the pools. Stages that are not among them keep their workers until the older plans are done.
+    fn pools(&mut self, pools: Vec<Pool>) {
+        let known = self.recipes.keys().copied();
+        self.leaving = known.filter(|stage| pools.iter().all(|pool| pool.stage != *stage)).collect();
+        for Pool { stage, wanted, scales, renew, recipe } in pools {
+            let known = self.recipes.insert(stage, recipe).is_some();
+            let taken = self.taken(stage);
+            let has = taken.len() as u32;
+            (has..wanted).for_each(|_| _ = self.start(stage));
+            // A pool that sizes itself shrinks by itself, as it grew.
+            let most = if scales { has } else { wanted };
+            let (stay, go) = taken.split_at(most.min(has) as usize);
+            go.iter().for_each(|index| self.give_up(stage, *index));
+            if known && renew {
+                self.rollouts.retain(|rollout| rollout.stage != stage);
+                self.rollouts.push_back(Rollout { stage, old: stay.iter().copied().collect(), change: None });
+            }
+        }
+        self.go_on();
+    }
+
+    /// The places that are taken and not given up.
+    fn taken(&self, stage: StageId) -> Vec<u32> {
+        let places = self.places.get(&stage).into_iter().flatten();
+        places.filter(|(_, place)| !place.leaving).map(|(index, _)| *index).collect()
+    }
+
+    /// Keeps a worker alive in the first place that is free, and says which that is.
+    fn start(&mut self, stage: StageId) -> Option<u32> {
+        let recipe = self.recipes.get(&stage)?.clone();
         let taken = self.places.entry(stage).or_default();
-        let index = (0..).find(|index| !taken.contains(index)).unwrap_or(u32::MAX);
-        taken.insert(index);
+        let index = (0..).find(|index| !taken.contains_key(index))?;
+        let stop = watch::Sender::new(false);
+        let stopped = stop.subscribe();
+        taken.insert(index, Place { stop, leaving: false });
         let slot = Slot::new(recipe(index), self.wardens.clone(), self.node.clone());
-        let stop = self.stop.clone();
         self.slots.spawn(async move {
-            slot.run(stop).await;
+            slot.run(stopped).await;
             (stage, index)
         });
+        Some(index)
+    }
+
+    /// Gives up a place: its worker ends what it does, and nobody takes over.
+    fn give_up(&mut self, stage: StageId, index: u32) {
+        let Some(place) = self.places.get_mut(&stage).and_then(|places| places.get_mut(&index)) else { return };
+        place.leaving = true;
+        if !self.node.retire(stage, index) {
+            // No worker is up there.
+            place.stop.send_replace(true);
+        }
     }
 
     fn ended(&mut self, place: Option<(StageId, u32)>) {
-        let taken = place.and_then(|(stage, index)| Some((self.places.get_mut(&stage)?, index)));
-        if let Some((taken, index)) = taken {
-            taken.remove(&index);
+        let Some((stage, index)) = place else { return };
+        if let Some(places) = self.places.get_mut(&stage) {
+            places.remove(&index);
+        }
+    }
+
+    /// The rollout at hand changes its next place, or makes way for the next one.
+    fn go_on(&mut self) {
+        while let Some(rollout) = self.rollouts.front() {
+            if rollout.change.is_some() {
+                return;
+            }
+            let stage = rollout.stage;
+            let next = self.rollouts.front_mut().and_then(|rollout| rollout.old.pop_front());
+            match next.map(|old| (old, self.start(stage))) {
+                Some((old, Some(new))) => {
+                    if let Some(rollout) = self.rollouts.front_mut() {
+                        rollout.change = Some((old, new));
+                    }
+                }
+                Some((_, None)) | None => _ = self.rollouts.pop_front(),
+            }
+        }
+    }
+
+    fn came_up(&mut self, stage: StageId, index: u32) {
+        if self.places.get(&stage).and_then(|places| places.get(&index)).is_some_and(|place| place.leaving) {
+            // The worker that was to go has died, and this one came in its place.
+            return self.give_up(stage, index);
+        }
+        let change = self.rollouts.front_mut().filter(|rollout| rollout.stage == stage);
+        let change = change.and_then(|rollout| rollout.change.take_if(|(_, new)| *new == index));
+        if let Some((old, _)) = change {
+            self.give_up(stage, old);
+            self.go_on();
+        }
+    }
+
+    fn did_not_come_up(&mut self, stage: StageId, index: u32) {
+        let ours = |rollout: &&Rollout| rollout.stage == stage && rollout.change.is_some_and(|(_, new)| new == index);
+        if self.rollouts.front().filter(ours).is_some() {
+            tracing::error!(worker = index, "the old workers of the stage go on, since the new one did not come up");
+            self.rollouts.pop_front();
+            self.give_up(stage, index);
+            self.go_on();
         }
     }
 }

@@ -9,17 +9,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evener_core::{
-    Batch, FallbackOn, OnCancel, OnFailure, Over, Path, RetryOn, Scale, Scatter, StageId, StageRules, Topology,
+    Batch, FallbackOn, OnCancel, OnFailure, Over, RetryOn, Scale, Scatter, StageId, StageRules, Topology,
 };
 use evener_doors::triggers::{BadSchedule, Overlap, Schedule, Trigger, When};
 use evener_doors::{Cors, Fairness, Input, Route, RouteTarget};
 use evener_protocol::Content;
 use http::Method;
 
-pub(crate) use self::workers::{interpreters, locals, pools, recipes};
+pub(crate) use self::workers::{Locals, interpreters, locals, pools, recipes};
 use crate::config::{self, Concurrency, FunctionPool, Service, Stage};
 use crate::errand;
 use crate::jq::{JqError, Program};
+use crate::ledger::{Numbers, Shape, lists};
 
 /// The workers of a stage, or of a function pool: both are stages to core, the stages of the file first.
 #[derive(Clone, Copy)]
@@ -45,6 +46,15 @@ impl<'a> Crew<'a> {
     pub(crate) fn is_local(&self) -> bool {
         use config::Kind::{Command, Jq, Rust};
         matches!(self, Crew::Stage(Stage { kind: Jq(_) | Rust(_) | Command(_), .. }))
+    }
+
+    /// What its workers have in common.
+    pub(crate) fn shape(&self) -> Shape {
+        let (slots, batched) = match self {
+            Crew::Stage(stage) => (slots(stage), matches!(stage.concurrency, Concurrency::Batch { .. })),
+            Crew::Functions(_) => (1, false),
+        };
+        Shape { stays: !self.is_local(), slots, batched }
     }
 
     /// Whether its workers are programs of whatever kind that stay up.
@@ -74,6 +84,15 @@ impl<'a> Crew<'a> {
             config::Workers::Range { min, .. } => min,
             workers => count(workers),
         }
+    }
+
+    /// Whether its pool sizes itself.
+    fn scales(&self) -> bool {
+        let workers = match self {
+            Crew::Stage(stage) => stage.workers,
+            Crew::Functions(pool) => pool.workers,
+        };
+        scale(workers).is_some()
     }
 
     /// How many bytes of what a call prints are passed on.
@@ -121,55 +140,52 @@ fn on_cancel(on_cancel: config::OnCancel) -> OnCancel {
     }
 }
 
-/// The plan of a service: the stages of its file, its function pools, and behind them one hidden stage for each `each`.
-pub(crate) fn topology(service: &Service) -> Topology {
+/// The plan of a service: the stages of its file, its function pools, and a hidden stage for each `each`. It follows on the plan
+/// `before`, if there is one, whose stages stay as long as requests may be on their way to them.
+pub(crate) fn topology(service: &Service, numbers: &Numbers, before: Option<&Topology>) -> Topology {
+    let mut stages: Vec<StageRules> = before.map_or_else(Vec::new, |before| before.stages().to_vec());
+    // What is not in this service is no target any more.
+    stages.iter_mut().for_each(|rules| rules.hidden = true);
     let crews = crews(service);
-    let mut stages: Vec<StageRules> = crews.iter().map(|crew| crew.rules(service)).collect();
-    let mut next = stages.len() as u32;
-    let splits = splits(service);
-    stages.extend(splits.iter().map(|(pipeline, _)| StageRules {
-        queue: service.limits.queue,
-        retries: 0,
-        hidden: true,
-        ..StageRules::named(format!("{pipeline}.each"))
-    }));
-    let mut pipelines = Vec::new();
-    for pipeline in &service.pipelines {
-        let steps: Vec<evener_core::Step> = pipeline.steps.iter().map(|step| self::step(step, &mut next)).collect();
-        pipelines.push((pipeline.name.clone(), steps));
-    }
-    Topology::new(stages, pipelines, service.limits.max_hops)
-}
-
-/// The lists that are taken apart, in the order of the hidden stages: in which pipeline, and by which program.
-fn splits(service: &Service) -> Vec<(&str, &config::Filter)> {
-    let mut splits = Vec::new();
-    for pipeline in &service.pipelines {
-        for step in &pipeline.steps {
-            if let config::Step::Scatter(scatter) = step
-                && let config::Over::Each { items, .. } = &scatter.over
-            {
-                splits.push((pipeline.name.as_str(), items));
-            }
+    let rules = crews.iter().map(|crew| crew.rules(service)).zip(&numbers.crews);
+    let splits = lists(service).into_iter().map(|(pipeline, _)| split_rules(pipeline, service)).zip(&numbers.splits);
+    for (rules, number) in rules.chain(splits) {
+        match stages.get_mut(number.0 as usize) {
+            Some(known) => *known = rules,
+            None => stages.push(rules),
         }
     }
-    splits
+    let mut splits = numbers.splits.iter().copied();
+    let pipelines = service.pipelines.iter().map(|pipeline| {
+        let steps = pipeline.steps.iter().map(|step| self::step(step, numbers, &mut splits));
+        (pipeline.name.clone(), steps.collect())
+    });
+    let (pipelines, max_hops) = (pipelines.collect(), service.limits.max_hops);
+    match before {
+        Some(before) => before.followed_by(stages, pipelines, max_hops),
+        None => Topology::new(stages, pipelines, max_hops),
+    }
 }
 
-/// A step as core knows it. `next` is the next hidden stage.
-fn step(step: &config::Step, next: &mut u32) -> evener_core::Step {
+fn split_rules(pipeline: &str, service: &Service) -> StageRules {
+    let name = format!("{pipeline}.each");
+    StageRules { queue: service.limits.queue, retries: 0, hidden: true, ..StageRules::named(name) }
+}
+
+/// A step as core knows it. `splits` are the hidden stages, in the order of the steps that need them.
+fn step(step: &config::Step, numbers: &Numbers, splits: &mut impl Iterator<Item = StageId>) -> evener_core::Step {
     let scatter = match step {
-        config::Step::Stage(stage) => return evener_core::Step::Stage(StageId(*stage as u32)),
+        config::Step::Stage(stage) => return evener_core::Step::Stage(numbers.crews[*stage]),
         config::Step::Scatter(scatter) => scatter,
     };
     let over = match &scatter.over {
         config::Over::Branches(branches) => {
-            Over::Branches(branches.iter().map(|(name, target)| (name.clone(), path(*target))).collect())
+            Over::Branches(branches.iter().map(|(name, target)| (name.clone(), numbers.path(*target))).collect())
         }
         config::Over::Each { over, max_in_flight, .. } => {
-            let split = StageId(*next);
-            *next += 1;
-            Over::Each { split, branch: path(*over), max_in_flight: *max_in_flight }
+            // There is one for each of them.
+            let split = splits.next().unwrap_or(StageId(u32::MAX));
+            Over::Each { split, branch: numbers.path(*over), max_in_flight: *max_in_flight }
         }
     };
     evener_core::Step::Scatter(Box::new(Scatter {
@@ -182,13 +198,6 @@ fn step(step: &config::Step, next: &mut u32) -> evener_core::Step {
         fallback: scatter.fallback.as_ref().map(|value| value.to_string().into()),
         fallback_on: fallback_on(scatter.fallback_on),
     }))
-}
-
-fn path(target: config::Target) -> Path {
-    match target {
-        config::Target::Stage(stage) => Path::Stage(StageId(stage as u32)),
-        config::Target::Pipeline(pipeline) => Path::Pipeline(pipeline as u32),
-    }
 }
 
 fn fallback_on(on: config::FallbackOn) -> FallbackOn {
@@ -208,10 +217,7 @@ fn rules(stage: &Stage, service: &Service) -> StageRules {
         grace: stage.grace,
         on_cancel: on_cancel(stage.on_cancel),
         max_jobs_per_worker: stage.max_jobs_per_worker,
-        slots: match stage.concurrency {
-            Concurrency::One => 1,
-            Concurrency::Threads(slots) | Concurrency::Async(slots) | Concurrency::Batch { max: slots, .. } => slots,
-        },
+        slots: slots(stage),
         batch: match stage.concurrency {
             Concurrency::Batch { wait, .. } => Some(Batch { wait }),
             Concurrency::One | Concurrency::Threads(_) | Concurrency::Async(_) => None,
@@ -223,13 +229,20 @@ fn rules(stage: &Stage, service: &Service) -> StageRules {
     }
 }
 
+fn slots(stage: &Stage) -> u32 {
+    match stage.concurrency {
+        Concurrency::One => 1,
+        Concurrency::Threads(slots) | Concurrency::Async(slots) | Concurrency::Batch { max: slots, .. } => slots,
+    }
+}
+
 /// Whether its jobs are done by worker processes that stay.
 fn has_workers(stage: &Stage) -> bool {
     matches!(stage.kind, config::Kind::Python(_) | config::Kind::Frames(_))
 }
 
-pub(crate) fn routes(service: &Service) -> Result<Vec<Route>, JqError> {
-    service.routes.iter().map(|route| self::route(route, service)).collect()
+pub(crate) fn routes(service: &Service, numbers: &Numbers) -> Result<Vec<Route>, JqError> {
+    service.routes.iter().map(|route| self::route(route, service, numbers)).collect()
 }
 
 /// What the requests of a route count by.
@@ -238,7 +251,7 @@ fn fairness(filter: &config::Filter) -> Result<Fairness, JqError> {
     Ok(Fairness(Arc::new(move |origin| errand::flow(&program, origin))))
 }
 
-fn route(route: &config::Route, service: &Service) -> Result<Route, JqError> {
+fn route(route: &config::Route, service: &Service, numbers: &Numbers) -> Result<Route, JqError> {
     let fallback = route.fallback.as_ref().map(|value| value.to_string().into());
     let fallback_on = match fallback {
         Some(_) => self::fallback_on(route.fallback_on),
@@ -248,7 +261,7 @@ fn route(route: &config::Route, service: &Service) -> Result<Route, JqError> {
         path: route.path.clone(),
         methods: route.methods.as_deref().map(methods),
         target: match route.target {
-            config::RouteTarget::Path(target) => RouteTarget::Path(path(target)),
+            config::RouteTarget::Path(target) => RouteTarget::Path(numbers.path(target)),
             config::RouteTarget::Health => RouteTarget::Health,
         },
         timeout: route.timeout,
@@ -263,7 +276,7 @@ fn route(route: &config::Route, service: &Service) -> Result<Route, JqError> {
         body: route.body.unwrap_or(service.limits.body),
         priority: route.priority,
         fairness: route.fairness.as_ref().map(fairness).transpose()?,
-        on_error: route.on_error.map(path),
+        on_error: route.on_error.map(|target| numbers.path(target)),
         cors: route.cors.as_ref().map(cors),
         compression: route.compression,
     })
@@ -302,11 +315,11 @@ fn count(workers: config::Workers) -> u32 {
 }
 
 /// How the key of a job is found, of each stage that gives equal keys to the same worker.
-pub(crate) fn keys(service: &Service) -> Result<HashMap<StageId, Arc<Program>>, JqError> {
+pub(crate) fn keys(service: &Service, numbers: &Numbers) -> Result<HashMap<StageId, Arc<Program>>, JqError> {
     let mut keys = HashMap::new();
-    for (stage, number) in service.stages.iter().zip(0..) {
+    for (stage, number) in service.stages.iter().zip(&numbers.crews) {
         if let Some(filter) = &stage.affinity {
-            keys.insert(StageId(number), Program::compile(&filter.source)?);
+            keys.insert(*number, Program::compile(&filter.source)?);
         }
     }
     Ok(keys)
@@ -321,7 +334,7 @@ fn scale(workers: config::Workers) -> Option<Scale> {
 }
 
 /// The triggers of a service.
-pub(crate) fn triggers(service: &Service) -> Result<Vec<Trigger>, BadSchedule> {
+pub(crate) fn triggers(service: &Service, numbers: &Numbers) -> Result<Vec<Trigger>, BadSchedule> {
     let trigger = |trigger: &config::Trigger| {
         let when = match &trigger.when {
             config::When::Every(interval) => When::Every(*interval),
@@ -332,11 +345,11 @@ pub(crate) fn triggers(service: &Service) -> Result<Vec<Trigger>, BadSchedule> {
         Ok(Trigger {
             name: trigger.name.clone(),
             when,
-            target: path(trigger.target),
+            target: numbers.path(trigger.target),
             input: trigger.input.to_string().into(),
             timeout: trigger.timeout,
             priority: trigger.priority,
-            on_error: trigger.on_error.map(path),
+            on_error: trigger.on_error.map(|target| numbers.path(target)),
             overlap: match trigger.overlap {
                 config::Overlap::Skip => Overlap::Skip,
                 config::Overlap::Run => Overlap::Run,

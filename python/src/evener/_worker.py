@@ -3587,7 +3587,26 @@ def _loaded_from(folder: str) -> list[str]:
         if room < 0:
             break
         files.append(path)
+        _forget_compiled(path)
     return files
+
+
+# How old a file is at least that can be told from what it becomes when it is changed, by the second of its change.
+_TOLD_APART = 2.0
+
+
+def _forget_compiled(path: str) -> None:
+    """Remove what Python has kept of a file that was written just now.
+
+    What is kept counts for as long as the file has the same size and was changed in the same second: a change right
+    after this one would not be seen by the worker that is started for it.
+    """
+    try:
+        if time.time() - os.stat(path).st_mtime < _TOLD_APART:
+            os.unlink(importlib.util.cache_from_source(path))
+    except (OSError, NotImplementedError):
+        # Nothing is kept of it, as of most files, or it is gone.
+        pass
 
 
 def _names_in(folder: str) -> list[str]:

@@ -194,6 +194,9 @@ impl<P: Clone, R> Dispatcher<P, R> {
         self.timers.clear(timer);
         self.pools.set_idle(key);
         self.begin_next(now, key);
+        if self.pools.has_left(key) {
+            self.let_go(key);
+        }
         if let Some(job) = self.jobs.get_mut(flight.job).filter(|_| wanted) {
             job.tries -= 1;
             self.put_in_front(now, flight.job, stage);

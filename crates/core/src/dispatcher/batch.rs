@@ -3,6 +3,7 @@
 use super::Dispatcher;
 use crate::job::Due;
 use crate::pool::{Ahead, Flight, WorkerKey};
+use crate::queue::after;
 use crate::time::Time;
 use crate::topology::{Batch, StageId};
 
@@ -20,16 +21,17 @@ impl<P: Clone, R> Dispatcher<P, R> {
         true
     }
 
-    /// Hands out batches for as long as there are idle workers and jobs for them: as many as there are slots, or fewer if the
-    /// first of them has waited long enough.
+    /// Hands out batches for as long as there are idle workers and jobs for them: as many as there are slots, or fewer if one
+    /// of them has waited long enough.
     pub(super) fn hand_out_batches(&mut self, now: Time, stage: StageId, batch: Batch, waited: bool) {
         let most = self.topology.stage(stage).slots as usize;
         while self.pools.has_idle(stage) {
-            let queue = &self.stages[stage.index()].queue;
-            let (waiting, first) = (queue.len(), queue.first().and_then(|first| self.jobs.get(first)));
-            let Some(due) = first.map(|first| first.entered + batch.wait) else { break };
-            if waiting < most && due > now {
-                return self.wait_for_more(stage, due);
+            let waiting = self.stages[stage.index()].queue.len();
+            if waiting < most {
+                let Some(due) = self.longest_waiting(stage).map(|entered| entered + batch.wait) else { break };
+                if due > now {
+                    return self.wait_for_more(stage, due);
+                }
             }
             let Some(worker) = self.pools.take_idle(stage) else { break };
             let size = waiting.min(most);
@@ -39,6 +41,14 @@ impl<P: Clone, R> Dispatcher<P, R> {
             }
         }
         self.stages[stage.index()].batch.take().map(|(_, timer)| self.timers.clear(timer));
+    }
+
+    /// When the job came that has waited longest. It need not be the first of those that wait: others may be more urgent. Takes
+    /// time in the number of jobs, which are fewer here than a worker has slots.
+    fn longest_waiting(&self, stage: StageId) -> Option<Time> {
+        let heads = self.stages[stage.index()].queue.heads();
+        let flows = heads.flat_map(|head| std::iter::successors(Some(head), |key| after(&self.jobs, *key)));
+        flows.filter_map(|key| self.jobs.get(key)).map(|job| job.entered).min()
     }
 
     fn wait_for_more(&mut self, stage: StageId, due: Time) {

@@ -14,8 +14,8 @@ use crate::topology::{Scale, StageId};
 pub(super) struct Size {
     /// Workers beyond the least.
     more: u32,
-    /// The next look at whether jobs wait too long.
-    pub(super) grow: Option<TimerKey<Due>>,
+    /// The next look at whether jobs wait too long, and when.
+    pub(super) grow: Option<(Time, TimerKey<Due>)>,
     /// Whether the next look at what is idle is set.
     shrinks: bool,
 }
@@ -27,9 +27,10 @@ impl<P: Clone, R> Dispatcher<P, R> {
         Some(scale.min + self.stages[stage.index()].size.more)
     }
 
-    /// Jobs may be waiting. If the first has waited too long and all workers that are wanted are up, one more is.
+    /// Jobs may be waiting. If the first has waited too long and all workers that are wanted are up, one more is. While a worker
+    /// is idle, jobs wait for others of their batch.
     pub(super) fn look_at_wait(&mut self, now: Time, stage: StageId) {
-        let Some(scale) = self.topology.stage(stage).scale else { return };
+        let Some(scale) = self.topology.stage(stage).scale.filter(|_| !self.pools.has_idle(stage)) else { return };
         let state = &mut self.stages[stage.index()];
         let Some(first) = state.queue.first().and_then(|first| self.jobs.get(first)) else { return };
         let wanted = scale.min + state.size.more;
@@ -37,12 +38,15 @@ impl<P: Clone, R> Dispatcher<P, R> {
             return;
         }
         let due = first.entered + scale.wait;
-        let all_up = self.pools.size(stage).0 as u32 >= wanted;
-        if all_up && due <= now {
+        if due > now {
+            // The first need not have come first: it may have waited for its key, or for another try.
+            if state.size.grow.is_none_or(|(set_for, _)| set_for > due) {
+                state.size.grow.map(|(_, timer)| self.timers.clear(timer));
+                state.size.grow = Some((due, self.timers.set(due, Due::Grow(stage))));
+            }
+        } else if self.pools.staying(stage).count() >= wanted as usize {
             state.size.more += 1;
             self.actions.push(Action::Grow { stage });
-        } else if state.size.grow.is_none() && due > now {
-            state.size.grow = Some(self.timers.set(due, Due::Grow(stage)));
         }
     }
 
@@ -62,10 +66,12 @@ impl<P: Clone, R> Dispatcher<P, R> {
         self.timers.set(now + scale.idle, Due::Shrink(stage));
     }
 
-    /// A span has passed: the workers that were idle all along leave, down to the least.
+    /// A span has passed: the workers that were idle all along leave, down to the least. Not while jobs wait, for others of their
+    /// batch: one of those workers is to have it.
     pub(super) fn shrink(&mut self, now: Time, stage: StageId) {
         let Some(scale) = self.topology.stage(stage).scale else { return };
-        let most = self.stages[stage.index()].size.more as usize;
+        let state = &self.stages[stage.index()];
+        let most = if state.queue.len() == 0 { state.size.more as usize } else { 0 };
         for worker in self.pools.spare(stage, most) {
             self.pools.retire_for_good(worker);
             self.stages[stage.index()].size.more -= 1;

@@ -81,7 +81,8 @@ impl<P: Clone, R> Dispatcher<P, R> {
         let open = branches.len();
         let next = branches.iter().position(|branch| matches!(branch, Branch::Waiting(_))).unwrap_or(open);
         let terms = terms.of_next();
-        let key = self.gathers.insert(Gather { request, cursor, terms, branches, open, next, timer: None });
+        let gather = Gather { request, cursor, terms, branches, open, next, is_beginning: false, timer: None };
+        let key = self.gathers.insert(gather);
         if let Some(timeout) = timeout {
             let timer = self.timers.set(now + timeout, Due::Scatter(key));
             if let Some(gather) = self.gathers.get_mut(key) {
@@ -109,8 +110,18 @@ impl<P: Clone, R> Dispatcher<P, R> {
         }
     }
 
-    /// A gather begins as many of its waiting branches as may be on their way, or ends if all have ended.
+    /// A gather begins as many of its waiting branches as may be on their way, or ends if all have ended. A branch may end as
+    /// it begins, and then the next begins in the same loop, not within it: of a long list each may do so.
     fn go_on(&mut self, now: Time, key: GatherKey) {
+        let Some(gather) = self.gathers.get_mut(key).filter(|gather| !gather.is_beginning) else { return };
+        gather.is_beginning = true;
+        self.begin_branches(now, key);
+        if let Some(gather) = self.gathers.get_mut(key) {
+            gather.is_beginning = false;
+        }
+    }
+
+    fn begin_branches(&mut self, now: Time, key: GatherKey) {
         let most = self.gathers.get(key).map_or(0, |gather| self.most_in_flight(gather));
         while let Some(gather) = self.gathers.get_mut(key) {
             if gather.open == 0 {
@@ -256,15 +267,17 @@ impl<P: Clone, R> Dispatcher<P, R> {
         let late: Vec<usize> = (gather.branches.iter().enumerate())
             .filter_map(|(number, branch)| (!branch.has_ended()).then_some(number))
             .collect();
+        let Some(gather) = self.gathers.get_mut(key) else { return };
+        gather.open = 0;
+        gather.next = gather.branches.len();
+        let mut dropped = Vec::new();
         for number in late {
-            let Some(gather) = self.gathers.get_mut(key) else { return };
-            gather.open -= 1;
-            gather.next = gather.next.max(number + 1);
             let failed = Branch::Failed(Box::new(problem.clone()));
             if let Branch::Begun(work) = std::mem::replace(&mut gather.branches[number], failed) {
-                self.drop_work(now, work);
+                dropped.push(work);
             }
         }
+        self.drop_all(now, &dropped);
         self.close(now, key);
     }
 
@@ -274,19 +287,23 @@ impl<P: Clone, R> Dispatcher<P, R> {
         match work {
             Work::Nothing => {}
             Work::Job(job) => self.drop_job(now, job),
-            Work::Gather(_) => {
-                let mut jobs = Vec::new();
-                self.jobs_of(work, &mut jobs);
-                self.forget_gathers(work);
-                let mut stages = Vec::new();
-                for job in jobs {
-                    let stage = self.abandon_first(now, job);
-                    stages.extend(stage.filter(|stage| !stages.contains(stage)));
-                }
-                for stage in stages {
-                    self.dispatch(now, stage);
-                }
-            }
+            Work::Gather(_) => self.drop_all(now, &[work]),
+        }
+    }
+
+    fn drop_all(&mut self, now: Time, all: &[Work]) {
+        let mut jobs = Vec::new();
+        for work in all {
+            self.jobs_of(*work, &mut jobs);
+            self.forget_gathers(*work);
+        }
+        let mut stages = Vec::new();
+        for job in jobs {
+            let stage = self.abandon_first(now, job);
+            stages.extend(stage.filter(|stage| !stages.contains(stage)));
+        }
+        for stage in stages {
+            self.dispatch(now, stage);
         }
     }
 

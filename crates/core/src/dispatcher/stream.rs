@@ -9,6 +9,7 @@ use crate::outcome::Outcome;
 use crate::pool::{Flight, State};
 use crate::request::RequestKey;
 use crate::time::Time;
+use crate::topology::Step;
 
 impl<P: Clone, R> Dispatcher<P, R> {
     /// A worker brings a piece of the answer. False if it may not: it does not hold that job under that attempt, or the job is
@@ -44,15 +45,17 @@ impl<P: Clone, R> Dispatcher<P, R> {
     }
 
     /// Whether what becomes of a job may go to the client in chunks: it is the last of the way that the client waits for the
-    /// end of.
+    /// end of, and does not take a list apart for branches there.
     pub(super) fn may_stream(&self, job: &Job<P>) -> bool {
         let takes_chunks = self.requests.get(job.request).is_some_and(|waiting| waiting.request.streams);
-        let last = job.cursor.step as usize + 1 == self.topology.path(job.cursor.path).len();
-        takes_chunks && last && job.cursor.within.is_none()
+        let last = self.topology.path(job.cursor.path).get(job.cursor.step as usize..);
+        takes_chunks && matches!(last, Some([Step::Stage(_)])) && job.cursor.within.is_none()
     }
 
-    /// Whether an outcome can come of a job: behind chunks only their end or a failure, and no end where there can be none.
-    pub(super) fn is_in_order(&self, key: JobKey, outcome: &Outcome<P>) -> bool {
+    /// Whether an outcome can come of a job: behind chunks only their end or a failure, and no end where there can be none. Of a
+    /// try that nobody waits for any more, anything can: the chunks are those of another try.
+    pub(super) fn is_in_order(&self, key: JobKey, holder: State, outcome: &Outcome<P>) -> bool {
+        let State::Busy(..) = holder else { return true };
         let Some(job) = self.jobs.get(key) else { return true };
         match outcome {
             Outcome::Ended => self.may_stream(job),

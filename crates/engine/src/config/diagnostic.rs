@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::path::PathBuf;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
@@ -85,6 +86,7 @@ pub struct Report {
     /// The service file, then whatever else it is read from.
     sources: Vec<Source>,
     diagnostics: Vec<Diagnostic>,
+    files: Vec<PathBuf>,
 }
 
 impl Report {
@@ -94,7 +96,16 @@ impl Report {
         let mut seen = HashSet::new();
         diagnostics.retain(|one| seen.insert(one.clone()));
         diagnostics.sort_by_key(|one| one.span);
-        Self { sources, diagnostics }
+        Self { sources, diagnostics, files: Vec::new() }
+    }
+
+    pub(crate) fn with_files(self, files: Vec<PathBuf>) -> Self {
+        Self { files, ..self }
+    }
+
+    /// The files that were read, or were to be, absolute: the service file, and those that it includes. Empty for a text.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
     }
 
     /// The diagnostics, in the order of the file.

@@ -57,9 +57,7 @@ impl<'a> Reading<'a> {
     /// Reads a text, and what it includes. `path` is where it lies, absolute. `None` was reported.
     pub(super) fn file(&mut self, source: Source, path: &Path) -> Option<Node> {
         self.bytes += source.text.len();
-        if !self.files.iter().any(|file| file == path) {
-            self.files.push(path.to_path_buf());
-        }
+        self.note(path);
         let name = source.name.clone();
         let mut root = self.tree(source)?;
         let Some(include) = root.remove("include") else { return Some(root) };
@@ -80,6 +78,13 @@ impl<'a> Reading<'a> {
             Some(below) => root.over(below),
             None => root,
         })
+    }
+
+    /// Whether it can be read or not, it is one of the files that matter.
+    fn note(&mut self, path: &Path) {
+        if !self.files.iter().any(|file| file == path) {
+            self.files.push(path.to_path_buf());
+        }
     }
 
     /// The tree of one text, whose places know which text that is.
@@ -183,6 +188,7 @@ impl<'a> Reading<'a> {
         if self.included > MOST_FILES {
             return Err(self.too_many(format!("more than {MOST_FILES} files are included")));
         }
+        self.note(path);
         let identity = identity(path);
         if self.open.contains(&identity) {
             let message = match self.open.last() == Some(&identity) {

@@ -49,6 +49,13 @@ pub struct Loaded {
     pub warnings: Report,
 }
 
+impl From<Service> for Loaded {
+    /// A service that comes from no file, with nothing to say about it.
+    fn from(service: Service) -> Loaded {
+        Loaded { service, warnings: Report::new(vec![Source::new("", "")], Vec::new()) }
+    }
+}
+
 /// Reads a service file. `env` answers for `${NAME}`; a program passes `&|name| std::env::var(name).ok()`.
 ///
 /// The error holds everything that is wrong, and the warnings as well.
@@ -64,7 +71,7 @@ pub fn load_with(path: &Path, overlays: &[Overlay], env: &dyn Fn(&str) -> Option
             let folder = path.parent().unwrap_or(Path::new(""));
             resolve(Source::new(&name, &text), path, folder, overlays, env)
         }
-        Err(error) => Err(Report::new(vec![Source::new(&name, "")], vec![error])),
+        Err(error) => Err(Report::new(vec![Source::new(&name, "")], vec![error]).with_files(vec![absolute(path)])),
     }
 }
 
@@ -95,10 +102,11 @@ fn resolve(
         }
     }
     let Reading { sources, found, files, incomplete, .. } = reading;
+    let read = files.clone();
     let mut walk = Walk { file, folder: &folder, sources: &sources, files, found, programs: &RefCell::default() };
     let service = root.filter(|_| !incomplete).and_then(|root| walk.service(&root));
     let found = walk.found;
-    let report = Report::new(sources, found);
+    let report = Report::new(sources, found).with_files(read);
     match service {
         Some(service) => Ok(Loaded { service, warnings: report }),
         None => Err(report),

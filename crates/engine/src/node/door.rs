@@ -121,7 +121,7 @@ impl Door for Node {
     fn call(&self, call: CallTicket) -> Result<RequestKey, Problem> {
         let CallTicket { id, pool, function, group, terms, discard_output, input, caller, number } = call;
         let terms = Terms { function: Some(functions::id_of(&function, group)), ..terms };
-        let output = (!discard_output).then(|| self.output[pool.0 as usize]);
+        let output = (!discard_output).then(|| self.output.get(&pool).copied().unwrap_or(0));
         let submission = Submission {
             id,
             path: Path::Stage(pool),

@@ -14,22 +14,28 @@ use evener_supervisor::slot::{Events, Gone, Line, Place};
 use super::log::priority;
 use super::waiter::Waiter;
 use super::{Node, Seat, State};
+use crate::roster::Order;
+use crate::stamp::Stamp;
 
 impl Events for Node {
     fn ready(&self, place: &Place, pid: u32, ready: Ready, line: Arc<Line>) -> WorkerKey {
         let Place { stage, name, index } = place;
         let runtime = printable(&ready.runtime);
         tracing::info!(stage = &**name, worker = index, pid, runtime = &*runtime, "worker ready");
+        // Looked at before the lock is taken.
+        let stamps = ready.files.iter().map(Stamp::of).collect();
         let worker = {
             let mut state = self.state();
             let now = self.clock.now();
             let worker = state.dispatcher.worker_ready(now, *stage);
             let (stage, index, known, streams) = (*stage, *index, HashSet::new(), ready.stream);
-            state.seats.insert(worker, Seat { line, context: ready.context, streams, stage, index, pid, known });
+            let code = stamps;
+            state.seats.insert(worker, Seat { line, context: ready.context, streams, code, stage, index, pid, known });
             self.act(state, now);
             worker
         };
         self.settle(*stage);
+        self.order(Order::Ready(*stage, *index));
         worker
     }
 
@@ -123,6 +129,7 @@ impl Events for Node {
             self.act(state, now);
         }
         self.settle(place.stage);
+        self.order(Order::Failed(place.stage, place.index));
     }
 
     fn printed(&self, worker: WorkerKey, stream: Stream, bytes: &[u8]) -> bool {

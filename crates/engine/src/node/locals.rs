@@ -16,16 +16,6 @@ use crate::errand::{Errands, Question};
 use crate::local::{Local, LocalJob, LocalSeat};
 
 impl Node {
-    /// Lets a stage do so many jobs at a time without processes.
-    pub(crate) fn add_locals(&self, stage: StageId, local: &Local, count: usize) {
-        let mut state = self.state();
-        let now = self.clock.now();
-        for _ in 0..count {
-            add(&mut state, now, stage, local.clone());
-        }
-        self.act(state, now);
-    }
-
     /// Carries out what is due, lets go of the lock, and does the jobs that were handed to nobody else.
     pub(super) fn act(&self, mut state: MutexGuard<'_, State>, now: Time) {
         self.carry_out(&mut state, now);
@@ -169,7 +159,8 @@ impl Follow for Follower<'_> {
     }
 }
 
-fn add(state: &mut State, now: Time, stage: StageId, local: Local) {
+/// One more who does jobs of a stage without worker processes.
+pub(super) fn add(state: &mut State, now: Time, stage: StageId, local: Local) {
     let worker = state.dispatcher.worker_ready(now, stage);
     state.locals.insert(worker, LocalSeat::new(stage, local));
 }

@@ -17,11 +17,12 @@ use evener_supervisor::runtime_dir::{RuntimeDir, python_runtime};
 use evener_supervisor::slot::{Place, Plan};
 use evener_supervisor::warden::Wardens;
 
-use super::{Crew, content, count, crews, splits};
+use super::{Crew, content, count, crews};
 use crate::StartError;
 use crate::config::{self, Concurrency, FunctionPool, Service, Stage};
 use crate::jq::Program;
 use crate::jq::template::Template;
+use crate::ledger::{Numbers, lists};
 use crate::local::Local;
 use crate::registry::Registry;
 use crate::roster::Pool;
@@ -29,30 +30,33 @@ use crate::roster::Pool;
 /// The runtime of Python workers: one file that needs nothing but Python.
 const PYTHON_RUNTIME: &str = include_str!("../../../../python/src/evener/_worker.py");
 
-/// What the stages without worker processes do, hidden ones among them, and how many jobs at a time.
+/// Who does the jobs of a stage without workers that stay.
+pub(crate) struct Locals {
+    pub(crate) stage: StageId,
+    /// Whoever does one, and how many jobs at a time.
+    pub(crate) who: Vec<(Local, usize)>,
+}
+
+/// What the stages without worker processes do, in the order of the file, and then the hidden ones.
 pub(crate) fn locals(
     service: &Service,
+    numbers: &Numbers,
     registry: &Registry,
     wardens: &Arc<Wardens>,
-) -> Result<Vec<(StageId, Local, usize)>, StartError> {
+) -> Result<Vec<Locals>, StartError> {
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     let mut locals = Vec::new();
-    for (stage, number) in service.stages.iter().zip(0..) {
-        let stage_id = StageId(number);
-        match &stage.kind {
-            config::Kind::Python(_) | config::Kind::Frames(_) => {}
+    for (stage, number) in service.stages.iter().zip(&numbers.crews) {
+        let who = match &stage.kind {
+            config::Kind::Python(_) | config::Kind::Frames(_) => continue,
             config::Kind::Command(line) => {
                 let compiled = line.arguments().iter().map(|text| Template::compile(text));
                 let arguments: Arc<[Template]> = compiled.collect::<Result<_, _>>()?;
-                for index in 0..count(stage.workers) {
-                    let place = Place { stage: stage_id, name: stage.name.as_str().into(), index };
-                    let command = command(service, stage, line, place, arguments.clone(), wardens.clone());
-                    locals.push((stage_id, Local::Command(Arc::new(command)), 1));
-                }
+                let place = |index| Place { stage: *number, name: stage.name.as_str().into(), index };
+                let command = |index| command(service, stage, line, place(index), arguments.clone(), wardens.clone());
+                (0..count(stage.workers)).map(|index| (Local::Command(Arc::new(command(index))), 1)).collect()
             }
-            config::Kind::Jq(filter) => {
-                locals.push((stage_id, Local::Filter(Program::compile(&filter.source)?), cores));
-            }
+            config::Kind::Jq(filter) => vec![(Local::Filter(Program::compile(&filter.source)?), cores)],
             config::Kind::Rust(name) => {
                 let Some(function) = registry.get(name) else {
                     let (stage, function) = (stage.name.clone(), name.clone());
@@ -63,13 +67,14 @@ pub(crate) fn locals(
                     true => cores,
                     false => count(stage.workers) as usize,
                 };
-                locals.push((stage_id, Local::Function(function.clone()), at_a_time));
+                vec![(Local::Function(function.clone()), at_a_time)]
             }
-        }
+        };
+        locals.push(Locals { stage: *number, who });
     }
-    let behind = crews(service).len() as u32;
-    for ((_, filter), number) in splits(service).into_iter().zip(behind..) {
-        locals.push((StageId(number), Local::Split(Program::compile(&filter.source)?), cores));
+    for ((_, filter), number) in lists(service).into_iter().zip(&numbers.splits) {
+        let who = vec![(Local::Split(Program::compile(&filter.source)?), cores)];
+        locals.push(Locals { stage: *number, who });
     }
     Ok(locals)
 }
@@ -160,6 +165,7 @@ fn python_version(interpreter: &std::path::Path) -> String {
 /// The pools of worker processes, crew by crew.
 pub(crate) fn recipes(
     service: &Arc<Service>,
+    numbers: &Numbers,
     interpreters: &[Option<Interpreter>],
     folder: &Arc<RuntimeDir>,
 ) -> Vec<Pool> {
@@ -169,14 +175,14 @@ pub(crate) fn recipes(
         if interpreter.is_none() && !crew.is_foreign() {
             continue;
         }
-        let (stage, wanted) = (StageId(number as u32), crew.wanted());
+        let (stage, wanted, scales) = (numbers.crews[number], crew.wanted(), crew.scales());
         let name: Arc<str> = crew.name().into();
         let (service, interpreter, folder) = (service.clone(), interpreter.clone(), folder.clone());
         let recipe = move |index| {
             let place = Place { stage, name: name.clone(), index };
             plan(&service, crews(&service)[number], interpreter.as_ref(), place, folder.clone())
         };
-        all.push(Pool { stage, wanted, recipe: Arc::new(recipe) });
+        all.push(Pool { stage, wanted, scales, renew: false, recipe: Arc::new(recipe) });
     }
     all
 }

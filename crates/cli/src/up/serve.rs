@@ -1,0 +1,143 @@
+//! A service that runs, until a signal says that it is enough.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use evener_engine::Running;
+use evener_engine::config::{Loaded, Service};
+
+use super::fresh::Fresh;
+use super::signals::{HangUp, Stops};
+use super::{Refused, Up, announce, say};
+use crate::parent::Parent;
+
+/// Runs a service until a signal says that it is enough.
+pub(super) async fn serve(service: Service, up: Up) -> anyhow::Result<()> {
+    // Caught from the start, so that a stop during warm-up is as clean as any other.
+    let mut stops = Stops::listen().context("signals cannot be caught")?;
+    let parent = match up.end_with_parent {
+        true => Some(Parent::of_this_process().context("--end-with-parent: the parent of this process is not known")?),
+        false => None,
+    };
+    let fresh = Fresh::of(&service.files);
+    let mut running = evener_engine::start(service, evener_engine::this_program).await?;
+    announce(&running)?;
+    // Without a file, one is told in the log what to do with it.
+    if let Some(api) = running.addresses().iter().find(|address| up.service.is_none() && address.name == "api") {
+        tracing::info!("to call functions here from another terminal: export EVENER_URL={}", api.url);
+    }
+    let told = until_told(&mut running, up, fresh, &mut stops, parent.as_ref()).await?;
+    if told {
+        tracing::info!("draining; once more gives up what is left");
+        let hurry = async {
+            tokio::select! {
+                () = stops.next() => {}
+                () = end_of(parent.as_ref()) => {}
+            }
+        };
+        running.drain(hurry).await;
+    } else {
+        tracing::info!("the process that started this one has ended");
+        running.end().await;
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Serves, and lets new files take over. False if the parent that is watched has ended.
+async fn until_told(
+    running: &mut Running,
+    up: Up,
+    mut fresh: Fresh,
+    stops: &mut Stops,
+    parent: Option<&Parent>,
+) -> anyhow::Result<bool> {
+    let up = Arc::new(up);
+    let node = running.node().clone();
+    let mut hang_ups = up.service.is_some().then(|| stops.take_hang_ups());
+    let mut is_ready = false;
+    loop {
+        let hang_up = async {
+            match &mut hang_ups {
+                Some(hang_ups) => hang_ups.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        let stale = async {
+            match up.watch {
+                true => fresh.stale(&node).await,
+                false => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = node.ready(), if !is_ready => {
+                is_ready = true;
+                say("ready")?;
+                continue;
+            }
+            () = stops.next() => return Ok(true),
+            () = end_of(parent) => return Ok(false),
+            hang_up = hang_up => {
+                if let HangUp::TerminalGone = hang_up {
+                    return Ok(true);
+                }
+            }
+            () = stale => {}
+        }
+        if let Some(now) = reload(running, &up).await? {
+            fresh = now;
+        }
+    }
+}
+
+/// Lets the files take over as they are now. What is wrong with them is logged, and what runs goes on.
+async fn reload(running: &mut Running, up: &Arc<Up>) -> anyhow::Result<Option<Fresh>> {
+    let reader = up.clone();
+    // Reading files is not for the thread that everything else runs on.
+    let loaded = tokio::task::spawn_blocking(move || {
+        let loaded = reader.read()?;
+        // What is written from here on is looked at next time.
+        let fresh = Fresh::of(&loaded.service.files);
+        Ok((loaded, fresh))
+    });
+    match loaded.await.context("the service file was not read")? {
+        Ok((Loaded { service, warnings }, fresh)) => {
+            if !warnings.is_empty() {
+                tracing::warn!("the service file:\n{}", warnings.render(false).trim_end());
+            }
+            take_over(running, service);
+            Ok(Some(fresh))
+        }
+        Err(Refused::File(report)) => {
+            let why = report.render(false);
+            tracing::error!("the service file is refused, and the one before runs on:\n{}", why.trim_end());
+            // It may be mended in a file that it did not include before.
+            Ok(Some(Fresh::of(report.files())))
+        }
+        Err(Refused::Asked(why)) => {
+            tracing::error!("the service file is refused, and the one before runs on: {why}");
+            Ok(None)
+        }
+    }
+}
+
+fn take_over(running: &mut Running, service: Service) {
+    match running.reload(service) {
+        Ok(reloaded) => {
+            let renewed = Some(reloaded.renewed.join(" ")).filter(|stages| !stages.is_empty());
+            tracing::info!(renewed, "the service file has taken over");
+            for part in reloaded.later {
+                tracing::warn!("`{part}` has changed, which counts from the next start on");
+            }
+        }
+        Err(error) => tracing::error!("the service file is refused, and the one before runs on: {error}"),
+    }
+}
+
+/// Waits for the end of a parent that is watched; for ever if none is.
+async fn end_of(parent: Option<&Parent>) {
+    match parent {
+        Some(parent) => parent.ended().await,
+        None => std::future::pending().await,
+    }
+}

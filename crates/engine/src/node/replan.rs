@@ -1,0 +1,111 @@
+//! Another plan for a running node.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, PoisonError};
+
+use evener_core::{StageId, Topology};
+
+use super::{Node, Warmup};
+use crate::jq::Program;
+use crate::local::Local;
+use crate::roster::{Order, Pool};
+use crate::stamp::Stamp;
+
+/// What changes with a plan.
+pub(crate) struct Plans {
+    pub(crate) topology: Arc<Topology>,
+    /// Which stages give equal keys to the same worker, and how a job's key is found.
+    pub(crate) keys: HashMap<StageId, Arc<Program>>,
+    /// How many workers each stage shall have; those that are not named have none.
+    pub(crate) wanted: HashMap<StageId, u32>,
+    /// The pools of worker processes.
+    pub(crate) pools: Vec<Pool>,
+}
+
+impl Node {
+    /// From now on that is the plan.
+    pub(crate) fn replan(&self, plans: Plans) {
+        let Plans { topology, keys, wanted, pools } = plans;
+        self.metrics.extend(&topology);
+        self.warmup.send_modify(|stages| {
+            stages.resize_with(topology.stages().len(), Warmup::default);
+            for (stage, number) in stages.iter_mut().zip(0..) {
+                stage.wanted = wanted.get(&StageId(number)).copied().unwrap_or(0);
+                stage.settled = stage.settled.min(stage.wanted);
+            }
+        });
+        let mut state = self.state();
+        let now = self.clock.now();
+        *self.topology.write().unwrap_or_else(PoisonError::into_inner) = topology.clone();
+        state.keys = keys;
+        // Before it is told that no request of an older plan is left, which may be right now.
+        self.order(Order::Pools(pools));
+        state.dispatcher.reload(now, topology);
+        self.act(state, now);
+    }
+
+    /// The worker in that place is to go once it is done, and nobody takes its place. False if none is up there.
+    pub(crate) fn retire(&self, stage: StageId, index: u32) -> bool {
+        let mut state = self.state();
+        let now = self.clock.now();
+        let here = state.seats.iter().find(|(_, seat)| seat.stage == stage && seat.index == index);
+        let Some(worker) = here.map(|(worker, _)| *worker) else { return false };
+        state.dispatcher.retire(now, worker);
+        self.act(state, now);
+        true
+    }
+
+    /// Whether anybody does the jobs of a stage without worker processes.
+    pub(crate) fn has_locals(&self, stage: StageId) -> bool {
+        self.state().locals.values().any(|seat| seat.stage == stage)
+    }
+
+    /// Lets others do the jobs of a stage without worker processes: so many at a time each. Those before them end what they do.
+    pub(crate) fn replace_locals(&self, stage: StageId, who: &[(Local, usize)]) {
+        let mut state = self.state();
+        let now = self.clock.now();
+        let before: Vec<_> =
+            state.locals.iter().filter(|(_, seat)| seat.stage == stage).map(|(worker, _)| *worker).collect();
+        for (local, at_a_time) in who {
+            for _ in 0..*at_a_time {
+                super::locals::add(&mut state, now, stage, local.clone());
+            }
+        }
+        for worker in before {
+            state.dispatcher.retire(now, worker);
+        }
+        self.act(state, now);
+    }
+
+    /// The stages of whose code something has changed since a worker of theirs has loaded it.
+    pub(crate) fn changed_code(&self) -> HashSet<StageId> {
+        let state = self.state();
+        let stamps: Vec<(StageId, Vec<Stamp>)> =
+            state.seats.values().map(|seat| (seat.stage, seat.code.clone())).collect();
+        drop(state);
+        let changed = |(_, stamps): &&(StageId, Vec<Stamp>)| stamps.iter().any(Stamp::has_changed);
+        stamps.iter().filter(changed).map(|(stage, _)| *stage).collect()
+    }
+
+    /// The workers of those stages are about to be replaced: what has changed of their code until now says nothing more.
+    pub(crate) fn overlook(&self, stages: &HashSet<StageId>) {
+        let before: Vec<_> = {
+            let state = self.state();
+            let seats = state.seats.iter().filter(|(_, seat)| stages.contains(&seat.stage));
+            seats.map(|(worker, seat)| (*worker, seat.code.clone())).collect()
+        };
+        let now: Vec<_> =
+            before.into_iter().map(|(worker, code)| (worker, code.iter().map(Stamp::again).collect())).collect();
+        let mut state = self.state();
+        for (worker, code) in now {
+            if let Some(seat) = state.seats.get_mut(&worker) {
+                seat.code = code;
+            }
+        }
+    }
+
+    /// Whether code of a worker has changed since it was loaded.
+    pub fn has_changed_code(&self) -> bool {
+        !self.changed_code().is_empty()
+    }
+}

@@ -1,0 +1,146 @@
+//! Another service file takes over, while requests go on.
+//!
+//! All that can fail is made before anything changes. Stages keep their numbers; those that are made as before keep their workers.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use evener_core::StageId;
+use evener_doors::triggers::{TriggerDoor, When};
+
+use crate::config::{Service, Stage};
+use crate::ledger::Numbers;
+use crate::node::Plans;
+use crate::roster::Pool;
+use crate::wiring::{self, Locals};
+use crate::{Running, StartError};
+
+/// What came of a reload.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Reloaded {
+    /// Stages whose workers are made anew, one at a time.
+    pub renewed: Vec<String>,
+    /// What the new file says and only the next start of the node heeds.
+    pub later: Vec<&'static str>,
+}
+
+impl Running {
+    /// Lets another version of the service take over. What is on its way goes on by the old one; what comes goes by the new one. If
+    /// that cannot be, the old one goes on, and the error says why.
+    pub fn reload(&mut self, service: Service) -> Result<Reloaded, StartError> {
+        let later = later(&self.service, &service);
+        // These cannot change under a running node.
+        let functions = self.service.functions.clone();
+        let service = Arc::new(Service { functions, ..service });
+        let interpreters = wiring::interpreters(&service)?;
+        let numbers = self.ledger.number(&service);
+        let topology = Arc::new(wiring::topology(&service, &numbers, Some(&self.node.topology())));
+        let locals = wiring::locals(&service, &numbers, &self.registry, &self.wardens)?;
+        let keys = wiring::keys(&service, &numbers)?;
+        let routes = wiring::routes(&service, &numbers)?;
+        let mut triggers = wiring::triggers(&service, &numbers)?;
+        triggers.retain(|trigger| !matches!(trigger.when, When::Startup));
+        let mut pools = wiring::recipes(&service, &numbers, &interpreters, &self.folder);
+        if let Some(door) = &self.http {
+            door.replace_routes(routes)?;
+        }
+        // From here on nothing fails.
+        let changed = self.node.changed_code();
+        let renewed = self.renew(&service, &numbers, &mut pools, &changed);
+        self.node.overlook(&changed);
+        let crews = wiring::crews(&service);
+        let wanted = numbers.crews.iter().copied().zip(crews.iter().map(wiring::Crew::wanted)).collect();
+        self.node.replan(Plans { topology, keys, wanted, pools });
+        self.replace_locals(&service, locals);
+        self.replace_triggers(triggers);
+        self.drain = service.drain;
+        self.service = service;
+        Ok(Reloaded { renewed, later })
+    }
+
+    /// Marks the pools whose workers are to be made anew, and names them.
+    fn renew(
+        &self,
+        service: &Service,
+        numbers: &Numbers,
+        pools: &mut [Pool],
+        changed: &HashSet<StageId>,
+    ) -> Vec<String> {
+        let mut renewed = Vec::new();
+        for pool in pools {
+            let Some(new) = service.stages.iter().zip(&numbers.crews).find(|(_, number)| **number == pool.stage) else {
+                // Function pools stay as they are.
+                continue;
+            };
+            let name = new.0.name.clone();
+            let Some(old) = self.service.stages.iter().find(|stage| stage.name == name).cloned() else { continue };
+            let same = made_alike(old, new.0.clone()) && self.service.folder == service.folder;
+            pool.renew = !same || changed.contains(&pool.stage);
+            if pool.renew {
+                renewed.push(name);
+            }
+        }
+        renewed
+    }
+
+    /// Stages without workers that stay: those that are new or different are done by others from now on.
+    fn replace_locals(&self, service: &Service, locals: Vec<Locals>) {
+        let stay = |name: &str| {
+            let stage = |service: &Service| service.stages.iter().find(|stage| stage.name == name).cloned();
+            match (stage(&self.service), stage(service)) {
+                (Some(old), Some(new)) => old == new && self.service.folder == service.folder,
+                _ => false,
+            }
+        };
+        let topology = self.node.topology();
+        for Locals { stage, who } in locals {
+            let rules = topology.stage(stage);
+            // A hidden stage has the number of its program.
+            let same = if rules.hidden { self.node.has_locals(stage) } else { stay(&rules.name) };
+            if !same {
+                self.node.replace_locals(stage, &who);
+            }
+        }
+    }
+
+    fn replace_triggers(&mut self, triggers: Vec<evener_doors::triggers::Trigger>) {
+        self.stop_triggers.send_replace(true);
+        self.stop_triggers = tokio::sync::watch::Sender::new(false);
+        self.triggers = Arc::new(TriggerDoor::new(self.node.clone(), triggers));
+        tokio::spawn(self.triggers.clone().run(self.stop_triggers.subscribe()));
+    }
+}
+
+/// Whether a worker of the one is as good as one of the other.
+fn made_alike(old: Stage, new: Stage) -> bool {
+    let rules_aside = |stage: Stage| Stage {
+        workers: crate::config::Workers::Auto,
+        queue: None,
+        timeout: std::time::Duration::ZERO,
+        retries: 0,
+        retry_on: crate::config::RetryOn::default(),
+        backoff: None,
+        max_jobs_per_worker: None,
+        on_cancel: crate::config::OnCancel::Tell,
+        affinity: None,
+        ..stage
+    };
+    rules_aside(old) == rules_aside(new)
+}
+
+/// What only the next start of the node heeds.
+fn later(old: &Service, new: &Service) -> Vec<&'static str> {
+    let limits = |service: &Service| {
+        let limits = &service.limits;
+        let times = (limits.header_timeout, limits.body_timeout, limits.idle_timeout);
+        (limits.memory, limits.connections, limits.headers, times)
+    };
+    let parts = [
+        ("service", old.name != new.name),
+        ("listen", old.listen != new.listen),
+        ("functions", old.functions != new.functions),
+        ("limits", limits(old) != limits(new)),
+        ("debug", old.debug != new.debug),
+    ];
+    parts.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+}
