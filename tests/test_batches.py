@@ -1,5 +1,6 @@
 """Batches: several jobs in one call of a function."""
 
+import json
 import threading
 
 import pytest
@@ -30,6 +31,11 @@ def work(values):
 def short(values):
     return values[1:]
 
+def weighed(values):
+    with open("weighed", "a") as file:
+        file.write(json.dumps(sorted(len(value["text"]) for value in values)) + "\\n")
+    return [len(value["text"]) for value in values]
+
 class Model:
     def __init__(self):
         self.calls = 0
@@ -48,10 +54,12 @@ def served(node):
           work: {python: "app:work", batch: {max: 8, wait: 300ms}, retries: 0}
           short: {python: "app:short", batch: {max: 4, wait: 0s}}
           model: {python: "app:Model", batch: {max: 4, wait: 100ms}}
+          weighed: {python: "app:weighed", batch: {max: 10, wait: 300ms, weight: ".text | length"}}
         routes:
           - {path: /work, pipeline: work}
           - {path: /short, pipeline: short}
           - {path: /model, pipeline: model}
+          - {path: /weighed, pipeline: weighed}
         """,
         app=APP,
     )
@@ -98,3 +106,21 @@ def test_a_class_may_do_batches(served):
     answers = at_once(served, "/model", [b"1", b"2", b"3", b"4"])
     assert sorted(answer.json[0] for answer in answers) == [1, 2, 3, 4]
     assert {answer.json[2] for answer in answers} == {4}
+
+
+def test_a_batch_is_bounded_by_what_its_items_weigh(served):
+    sizes = [6, 5, 3, 30, 1, 9]
+    answers = at_once(served, "/weighed", [json.dumps({"text": "x" * size}) for size in sizes])
+    assert [answer.json for answer in answers] == sizes
+    batches = [json.loads(line) for line in served.notes("weighed")]
+    assert sorted(size for batch in batches for size in batch) == sorted(sizes)
+    # One that is too heavy goes alone; the others share as far as there is room.
+    assert [30] in batches
+    assert all(sum(batch) <= 10 for batch in batches if batch != [30])
+    assert len(batches) < len(sizes)
+
+
+def test_an_item_without_a_weight_fails_alone(served):
+    good, bad = at_once(served, "/weighed", [b'{"text": "abc"}', b'{"text": true}'])
+    assert good.json == 3
+    assert_problem(bad, "filter-failed", stage="weighed")

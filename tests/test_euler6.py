@@ -7,6 +7,7 @@ import pytest
 
 from harness import is_uuid7
 from harness.node import REPOSITORY
+from harness.transcripts import run_readme
 
 EXAMPLE = REPOSITORY / "examples" / "euler6"
 
@@ -16,6 +17,12 @@ def euler6(shared_node, tmp_path_factory):
     folder = tmp_path_factory.mktemp("euler6")
     shutil.copytree(EXAMPLE, folder, dirs_exist_ok=True)
     return shared_node(folder / "service.yaml", arguments=["--http", "127.0.0.1:0"])
+
+
+def test_what_the_readme_shows(node, tmp_path):
+    done = run_readme(node, EXAMPLE, tmp_path)
+    assert [command.split()[:2] for command in done].count(["evener", "up"]) == 2
+    assert len(done) >= 6
 
 
 def answer(numbers):

@@ -186,6 +186,32 @@ def test_routes_stages_and_answers(draw):
     assert drawn.nodes[drawn.one("never")] == "never\npython app:never\nno workers"
 
 
+GOTOS = """
+service: gotos
+stages:
+  first: {python: "app:first", goto: [last, first]}
+  middle: {python: "app:middle", goto: [first, aside, whole]}
+  last: {jq: .}
+  aside: {python: "app:aside", goto: [aside, beyond]}
+  beyond: {python: "app:beyond", goto: []}
+pipelines: {whole: [first, middle, last]}
+routes: [{path: /, pipeline: whole}]
+"""
+
+
+def test_gotos_that_stages_declare(draw):
+    drawn = draw(GOTOS)
+    goto = (True, "goto")
+    # Within its path a goto leads to the place there, elsewhere to a path of its own.
+    assert drawn.after(drawn.one("first")) == [("middle", False, ""), ("last", *goto), ("first", *goto)]
+    after = drawn.after(drawn.one("middle"))
+    assert after == [("last", False, ""), ("first", *goto), ("aside", *goto), ("first", *goto)]
+    assert sorted(drawn.after(drawn.one("aside"))) == sorted(
+        [("aside", *goto), ("back to the client", False, "answer"), ("beyond", *goto)]
+    )
+    assert drawn.after(drawn.one("beyond")) == [("back to the client", False, "answer")]
+
+
 def test_branches_within_branches(draw):
     drawn = draw(SERVICE)
     groups = {drawn.nodes[name]: members for name, members in drawn.groups.items()}

@@ -8,6 +8,7 @@ import pytest
 
 from harness import assert_problem, is_uuid7
 from harness.node import REPOSITORY
+from harness.transcripts import run_readme
 
 EXAMPLE = REPOSITORY / "examples" / "primes"
 
@@ -20,6 +21,12 @@ def primes(shared_node, tmp_path_factory):
     folder = tmp_path_factory.mktemp("primes")
     shutil.copytree(EXAMPLE, folder, dirs_exist_ok=True)
     return shared_node(folder / "service.yaml", arguments=["--http", "127.0.0.1:0"])
+
+
+def test_what_the_readme_shows(node, tmp_path):
+    done = run_readme(node, EXAMPLE, tmp_path)
+    assert [command.split()[:2] for command in done].count(["evener", "up"]) == 1
+    assert len(done) >= 5
 
 
 def smallest_factor(number):

@@ -1,10 +1,12 @@
 //! `evener graph`: what a service file describes, as a drawing in Mermaid's or Graphviz's words.
 //!
-//! It draws what the file says and nothing that only code knows: an answer or a goto from the middle of a pipeline is not in it.
+//! It draws what the file says and nothing that only code knows: an answer from the middle of a pipeline is not in it, and a goto only
+//! if its stage declares it.
 
 mod dot;
 mod draw;
 mod drawing;
+mod gotos;
 mod mermaid;
 
 use std::io::Write;

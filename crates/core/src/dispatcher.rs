@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::assess::Assessment;
 use self::recover::Recovery;
 use self::scatter::Load;
 pub use self::withdraw::Withdrawal;
@@ -575,7 +576,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
             let Some((at, slot)) = first.and_then(|first| self.pools.choose_idle(stage, first.affinity)) else {
                 return;
             };
-            if !self.hand_to(now, slot, stage, waited, false) {
+            if !self.hand_to(now, slot, stage, waited) {
                 return;
             }
             self.pools.take_idle_at(stage, at);

@@ -32,7 +32,9 @@ pub mod timers;
 pub mod topology;
 
 pub use budget::{Budget, Reservation};
-pub use dispatcher::{Action, Dispatcher, Landed, Refused, Stop, Submission, Totals, Withdrawal, fallback_or};
+pub use dispatcher::{
+    Action, Assessment, Dispatcher, Landed, Refused, Stop, Submission, Totals, Withdrawal, fallback_or,
+};
 pub use gather::{GatherParts, Part, Payloads};
 pub use job::{FunctionId, JobId, JobKey, RequestId, Terms};
 pub use outcome::{Answer, Failure, Loss, Outcome, Reply};

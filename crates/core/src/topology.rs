@@ -35,12 +35,15 @@ pub enum OnCancel {
     Kill,
 }
 
-/// When a worker that takes several jobs as one is handed them: when it has a job for each of its slots, or the first of those
-/// that wait has waited long enough.
+/// When a worker that takes several jobs as one is handed them: when it has a job for each of its slots, or one of those that wait
+/// has waited long enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Batch {
     /// How long a job may wait for others.
     pub wait: Duration,
+    /// Whether the jobs of a batch weigh at most as much together as there are slots. What a job weighs, its owner is asked as it comes
+    /// in. One that weighs more goes alone.
+    pub weighed: bool,
 }
 
 /// How a pool sizes itself.
@@ -86,6 +89,8 @@ pub struct StageRules {
     pub scale: Option<Scale>,
     /// Whether equal keys go to the same worker while it is free. Which key a job has, its owner is asked as it comes in.
     pub affinity: bool,
+    /// The names of the stages and pipelines that its code may send values to. `None`: all of them.
+    pub goto: Option<Vec<String>>,
     /// Whether its workers call functions that clients send. No goto leads to such a stage.
     pub functions: bool,
     /// Whether it is a part of a step rather than a stage of the service file. No goto leads there either.
@@ -109,9 +114,15 @@ impl StageRules {
             batch: None,
             scale: None,
             affinity: false,
+            goto: None,
             functions: false,
             hidden: false,
         }
+    }
+
+    /// Whether something is asked of each of its jobs before that waits.
+    pub(crate) fn assesses(&self) -> bool {
+        self.affinity || self.batch.is_some_and(|batch| batch.weighed)
     }
 
     /// What it is called in a sentence: "stage `parse`", or "pool `default`" if it calls functions, "step `p.each`" if it is hidden.

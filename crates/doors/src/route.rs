@@ -149,7 +149,11 @@ impl Routes {
         let Some(route) = of_method(found.value, &head.method) else {
             let mut methods: Vec<&str> =
                 found.value.iter().filter_map(|route| route.methods.as_ref()).flatten().map(Method::as_str).collect();
-            methods.dedup();
+            if methods.contains(&"GET") {
+                methods.push("HEAD");
+            }
+            let mut named = std::collections::HashSet::new();
+            methods.retain(|method| named.insert(*method));
             let methods = methods.join(", ");
             let detail = format!("{path} takes {methods}, not {}", head.method);
             let allow = HeaderValue::from_str(&methods).ok();

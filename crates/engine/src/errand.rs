@@ -4,14 +4,14 @@ use std::hash::Hasher;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evener_core::{Failure, JobKey, WorkerKey};
+use evener_core::{Assessment, Failure, JobKey, WorkerKey};
 use evener_doors::{Origin, Parcel};
 use evener_protocol::Content;
 
 use crate::jq::{Input, Limits, Program, RunError};
 use crate::local::{AT_ONCE, LocalJob, STEPS_AT_ONCE, failed, input, request};
 
-/// The longest that a program may look for a key.
+/// The longest that a program may look for a key or a weight.
 const LONGEST: Duration = Duration::from_secs(1);
 
 /// What is to be done.
@@ -19,37 +19,46 @@ const LONGEST: Duration = Duration::from_secs(1);
 pub(crate) struct Errands {
     /// Jobs of stages without workers.
     pub(crate) jobs: Vec<LocalJob>,
-    /// Jobs of other stages whose key is to be found.
-    pub(crate) keys: Vec<Question>,
+    /// Jobs of other stages whose key or weight is to be found.
+    pub(crate) questions: Vec<Question>,
     /// Workers without a process that leave for good.
     pub(crate) gone: Vec<WorkerKey>,
 }
 
 impl Errands {
     pub(crate) fn is_empty(&self) -> bool {
-        self.jobs.is_empty() && self.keys.is_empty() && self.gone.is_empty()
+        self.jobs.is_empty() && self.questions.is_empty() && self.gone.is_empty()
     }
 
     pub(crate) fn append(&mut self, mut others: Errands) {
         self.jobs.append(&mut others.jobs);
-        self.keys.append(&mut others.keys);
+        self.questions.append(&mut others.questions);
         self.gone.append(&mut others.gone);
     }
 }
 
-/// Which key a job has, whose stage gives equal keys to the same worker.
+/// What is asked of a job before it waits.
+#[derive(Debug, Clone)]
+pub(crate) enum Assess {
+    /// Its key: the stage gives equal keys to the same worker.
+    Key(Arc<Program>),
+    /// Its weight in a batch.
+    Weight(Arc<Program>),
+}
+
+/// What is asked of one job.
 #[derive(Debug)]
 pub(crate) struct Question {
     pub(crate) job: JobKey,
-    pub(crate) program: Arc<Program>,
+    pub(crate) assess: Assess,
     pub(crate) payload: Parcel,
     /// The request, if the value is that.
     pub(crate) origin: Option<Arc<Origin>>,
 }
 
 impl Question {
-    /// The answer, if that comes soon: 0 stands for no key.
-    pub(crate) fn answer_at_once(&self) -> Option<Result<u32, Failure>> {
+    /// The answer, if that comes soon.
+    pub(crate) fn answer_at_once(&self) -> Option<Result<Assessment, Failure>> {
         match self.try_answer(&at_once()) {
             Ok(Err(RunError::Steps | RunError::Time)) => None,
             Ok(result) => Some(result.map_err(failed)),
@@ -58,19 +67,28 @@ impl Question {
     }
 
     /// The answer, on a thread of its own.
-    pub(crate) fn answer(&self) -> Result<u32, Failure> {
+    pub(crate) fn answer(&self) -> Result<Assessment, Failure> {
         let until = Some(Instant::now() + LONGEST);
         self.try_answer(&Limits { until, ..Limits::default() })?.map_err(failed)
     }
 
-    fn try_answer(&self, limits: &Limits) -> Result<Result<u32, RunError>, Failure> {
+    fn try_answer(&self, limits: &Limits) -> Result<Result<Assessment, RunError>, Failure> {
         let value = &self.payload.value;
         let seen = self.origin.as_ref().map(|origin| request(origin, &value.bytes));
         let input = match &seen {
             Some(request) => input(&Content::Json, request)?,
             None => input(&value.content, &value.bytes)?,
         };
-        Ok(self.program.run(input, limits).map(|json| hash(&json)))
+        let assessment = match &self.assess {
+            Assess::Key(program) => {
+                program.run(input, limits).map(|json| Assessment { affinity: hash(&json), ..Assessment::default() })
+            }
+            Assess::Weight(program) => program
+                .run(input, limits)
+                .and_then(|json| weight(&json))
+                .map(|weight| Assessment { weight, ..Assessment::default() }),
+        };
+        Ok(assessment)
     }
 }
 
@@ -86,6 +104,16 @@ fn hash(json: &[u8]) -> u32 {
     let mut hasher = std::hash::DefaultHasher::new();
     hasher.write(json);
     (hasher.finish() as u32).max(1)
+}
+
+/// A weight, rounded up. Nothing weighs less than 1.
+fn weight(json: &[u8]) -> Result<u32, RunError> {
+    let number: f64 = serde_json::from_slice(json).map_err(|_| {
+        let found = String::from_utf8_lossy(&json[..json.len().min(40)]).into_owned();
+        RunError::Output(format!("a weight is a number, and not {found}"))
+    })?;
+    // Numbers that are too large or too small become the nearest that there is.
+    Ok((number.ceil() as u32).max(1))
 }
 
 /// What a request counts by, as the number of a flow: 0 if it counts by nothing, or if that cannot be said.
@@ -112,5 +140,13 @@ mod tests {
         assert_ne!(hash(b"0"), 0);
         assert_eq!(hash(b"\"a\""), hash(b"\"a\""));
         assert_ne!(hash(b"\"a\""), hash(b"\"b\""));
+    }
+
+    #[test]
+    fn weights_are_whole_and_at_least_1() {
+        let weights = ["3", "2.1", "0", "-7", "1e300"].map(|json| weight(json.as_bytes()).unwrap_or(0));
+        assert_eq!(weights, [3, 3, 1, 1, u32::MAX]);
+        assert!(weight(b"null").is_err());
+        assert!(weight(b"\"3\"").is_err());
     }
 }

@@ -153,7 +153,7 @@ pub async fn start_with(service: Service, registry: &Registry, warden: fn() -> C
         wanted: wanted.clone(),
         pools: wiring::pools(&service, &interpreters),
         output: numbers.crews.iter().copied().zip(crews.iter().map(Crew::output)).collect(),
-        keys: wiring::keys(&service, &numbers)?,
+        assess: wiring::assess(&service, &numbers)?,
         orders,
     });
     let wardens = Arc::new(Wardens::new(warden));

@@ -29,11 +29,10 @@ pub(crate) use self::replan::Plans;
 use self::waiter::Call;
 pub(crate) use self::waiter::Waiter;
 use crate::clock::Clock;
-use crate::errand::{Errands, Question};
+use crate::errand::{Assess, Errands, Question};
 use crate::extension;
 use crate::functions::Functions;
 use crate::gather::PAYLOADS;
-use crate::jq::Program;
 use crate::local::{LocalJob, LocalSeat};
 use crate::metrics::Metrics;
 use crate::recovery;
@@ -84,8 +83,8 @@ struct State {
     locals: HashMap<WorkerKey, LocalSeat>,
     /// What jobs keep for each other.
     kept: Kept,
-    /// Which stages give equal keys to the same worker, and how a job's key is found.
-    keys: HashMap<StageId, Arc<Program>>,
+    /// What is asked of the jobs of which stages before they wait.
+    assess: HashMap<StageId, Assess>,
     /// What is to be done when the lock is free.
     errands: Errands,
 }
@@ -109,8 +108,8 @@ pub(crate) struct Setup {
     pub(crate) pools: Vec<PoolView>,
     /// How many bytes of output each stage passes on of a call.
     pub(crate) output: HashMap<StageId, u64>,
-    /// Which stages give equal keys to the same worker, and how a job's key is found.
-    pub(crate) keys: HashMap<StageId, Arc<Program>>,
+    /// What is asked of the jobs of which stages before they wait.
+    pub(crate) assess: HashMap<StageId, Assess>,
     /// What the task hears that owns the worker processes.
     pub(crate) orders: UnboundedSender<Order>,
 }
@@ -140,7 +139,7 @@ pub struct Node {
 impl Node {
     /// A node as `setup` describes it.
     pub(crate) fn new(setup: Setup) -> Arc<Node> {
-        let Setup { topology, memory, debug, wanted, pools, output, keys, orders } = setup;
+        let Setup { topology, memory, debug, wanted, pools, output, assess, orders } = setup;
         let state = State {
             dispatcher: Dispatcher::new(topology.clone(), PAYLOADS),
             seats: HashMap::new(),
@@ -150,7 +149,7 @@ impl Node {
             armed: Time::NEVER,
             locals: HashMap::new(),
             kept: Kept::new(Bounds { bytes: KEPT_BYTES, entries: KEPT }),
-            keys,
+            assess,
             errands: Errands::default(),
         };
         let names: Vec<&str> = topology.stages().iter().map(|stage| stage.name.as_str()).collect();
@@ -243,7 +242,7 @@ impl Node {
     }
 
     fn carry_out(&self, state: &mut State, now: Time) {
-        let State { dispatcher, seats, actions, ran, armed, locals, keys, errands, .. } = state;
+        let State { dispatcher, seats, actions, ran, armed, locals, assess, errands, .. } = state;
         dispatcher.take_actions(actions);
         for action in actions.drain(..) {
             match action {
@@ -326,15 +325,15 @@ impl Node {
                     seat.line.job(&head, &payload.value);
                 }
                 Action::Assess { job, stage, request, from_client, payload } => {
-                    let Some(program) = keys.get(&stage).cloned() else {
-                        tracing::error!("a key was asked for where there is none");
+                    let Some(assess) = assess.get(&stage).cloned() else {
+                        tracing::error!("a job was to be assessed where nothing is asked");
                         continue;
                     };
                     let origin = match dispatcher.reply(request) {
                         Some(Waiter::Request { as_request: true, origin, .. }) if from_client => origin.clone(),
                         Some(Waiter::Request { .. } | Waiter::Call(_)) | None => None,
                     };
-                    errands.keys.push(Question { job, program, payload, origin });
+                    errands.questions.push(Question { job, assess, payload, origin });
                 }
                 Action::Grow { stage } => self.order(Order::Grow(stage)),
                 Action::Shrink { worker } => {

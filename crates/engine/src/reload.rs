@@ -36,7 +36,7 @@ impl Running {
         let numbers = self.ledger.number(&service);
         let topology = Arc::new(wiring::topology(&service, &numbers, Some(&self.node.topology())));
         let locals = wiring::locals(&service, &numbers, &self.registry, &self.wardens)?;
-        let keys = wiring::keys(&service, &numbers)?;
+        let assess = wiring::assess(&service, &numbers)?;
         let routes = wiring::routes(&service, &numbers)?;
         let mut triggers = wiring::triggers(&service, &numbers)?;
         triggers.retain(|trigger| !matches!(trigger.when, When::Startup));
@@ -50,7 +50,7 @@ impl Running {
         self.node.overlook(&changed);
         let crews = wiring::crews(&service);
         let wanted = numbers.crews.iter().copied().zip(crews.iter().map(wiring::Crew::wanted)).collect();
-        self.node.replan(Plans { topology, keys, wanted, pools });
+        self.node.replan(Plans { topology, assess, wanted, pools });
         self.replace_locals(&service, locals);
         self.replace_triggers(triggers);
         self.drain = service.drain;
@@ -123,6 +123,8 @@ fn made_alike(old: Stage, new: Stage) -> bool {
         max_jobs_per_worker: None,
         on_cancel: crate::config::OnCancel::Tell,
         affinity: None,
+        weight: None,
+        goto: None,
         ..stage
     };
     rules_aside(old) == rules_aside(new)

@@ -49,8 +49,18 @@ struct Rollout {
     stage: StageId,
     /// The places that are still to be given up.
     old: VecDeque<u32>,
-    /// The place that is given up next, and the one that takes over once it is up.
-    change: Option<(u32, u32)>,
+    change: Change,
+}
+
+/// Where a rollout is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Change {
+    /// At nothing.
+    None,
+    /// `new` is to come up, and then takes over from `old`.
+    Begun { old: u32, new: u32 },
+    /// `old` is finishing what it does. Only then is the next one changed, so that there is one worker more at most.
+    Ending { old: u32 },
 }
 
 /// A place in a pool, from its first worker until its last has ended.
@@ -141,7 +151,7 @@ impl Roster {
             go.iter().for_each(|index| self.give_up(stage, *index));
             if known && renew {
                 self.rollouts.retain(|rollout| rollout.stage != stage);
-                self.rollouts.push_back(Rollout { stage, old: stay.iter().copied().collect(), change: None });
+                self.rollouts.push_back(Rollout { stage, old: stay.iter().copied().collect(), change: Change::None });
             }
         }
         self.go_on();
@@ -184,20 +194,36 @@ impl Roster {
         if let Some(places) = self.places.get_mut(&stage) {
             places.remove(&index);
         }
+        let Some(rollout) = self.rollouts.front_mut().filter(|rollout| rollout.stage == stage) else { return };
+        match rollout.change {
+            Change::Ending { old } if old == index => rollout.change = Change::None,
+            // It was given up before it came up.
+            Change::Begun { new, .. } if new == index => _ = self.rollouts.pop_front(),
+            Change::None | Change::Begun { .. } | Change::Ending { .. } => return,
+        }
+        self.go_on();
+    }
+
+    /// Whether somebody keeps a worker alive in that place, if only until it has finished what it does.
+    fn is_taken(&self, stage: StageId, index: u32) -> bool {
+        self.places.get(&stage).is_some_and(|places| places.contains_key(&index))
     }
 
     /// The rollout at hand changes its next place, or makes way for the next one.
     fn go_on(&mut self) {
         while let Some(rollout) = self.rollouts.front() {
-            if rollout.change.is_some() {
+            if rollout.change != Change::None {
                 return;
             }
             let stage = rollout.stage;
             let next = self.rollouts.front_mut().and_then(|rollout| rollout.old.pop_front());
+            if next.is_some_and(|old| !self.is_taken(stage, old)) {
+                continue;
+            }
             match next.map(|old| (old, self.start(stage))) {
                 Some((old, Some(new))) => {
                     if let Some(rollout) = self.rollouts.front_mut() {
-                        rollout.change = Some((old, new));
+                        rollout.change = Change::Begun { old, new };
                     }
                 }
                 Some((_, None)) | None => _ = self.rollouts.pop_front(),
@@ -210,16 +236,23 @@ impl Roster {
             // The worker that was to go has died, and this one came in its place.
             return self.give_up(stage, index);
         }
-        let change = self.rollouts.front_mut().filter(|rollout| rollout.stage == stage);
-        let change = change.and_then(|rollout| rollout.change.take_if(|(_, new)| *new == index));
-        if let Some((old, _)) = change {
+        let Some(rollout) = self.rollouts.front_mut().filter(|rollout| rollout.stage == stage) else { return };
+        if let Change::Begun { old, new } = rollout.change
+            && new == index
+        {
+            rollout.change = Change::Ending { old };
             self.give_up(stage, old);
-            self.go_on();
+            if !self.is_taken(stage, old) {
+                // It has left by itself meanwhile.
+                self.ended(Some((stage, old)));
+            }
         }
     }
 
     fn did_not_come_up(&mut self, stage: StageId, index: u32) {
-        let ours = |rollout: &&Rollout| rollout.stage == stage && rollout.change.is_some_and(|(_, new)| new == index);
+        let ours = |rollout: &&Rollout| {
+            rollout.stage == stage && matches!(rollout.change, Change::Begun { new, .. } if new == index)
+        };
         if self.rollouts.front().filter(ours).is_some() {
             tracing::error!(worker = index, "the old workers of the stage go on, since the new one did not come up");
             self.rollouts.pop_front();

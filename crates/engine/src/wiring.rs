@@ -18,7 +18,7 @@ use http::Method;
 
 pub(crate) use self::workers::{Locals, interpreters, locals, pools, recipes};
 use crate::config::{self, Concurrency, FunctionPool, Service, Stage};
-use crate::errand;
+use crate::errand::{self, Assess};
 use crate::jq::{JqError, Program};
 use crate::ledger::{Numbers, Shape, lists};
 
@@ -219,11 +219,12 @@ fn rules(stage: &Stage, service: &Service) -> StageRules {
         max_jobs_per_worker: stage.max_jobs_per_worker,
         slots: slots(stage),
         batch: match stage.concurrency {
-            Concurrency::Batch { wait, .. } => Some(Batch { wait }),
+            Concurrency::Batch { wait, .. } => Some(Batch { wait, weighed: stage.weight.is_some() }),
             Concurrency::One | Concurrency::Threads(_) | Concurrency::Async(_) => None,
         },
         scale: scale(stage.workers).filter(|_| has_workers(stage)),
         affinity: stage.affinity.is_some(),
+        goto: stage.goto.as_ref().map(|targets| targets.iter().map(|target| service.name_of(*target).into()).collect()),
         functions: false,
         hidden: false,
     }
@@ -314,15 +315,18 @@ fn count(workers: config::Workers) -> u32 {
     }
 }
 
-/// How the key of a job is found, of each stage that gives equal keys to the same worker.
-pub(crate) fn keys(service: &Service, numbers: &Numbers) -> Result<HashMap<StageId, Arc<Program>>, JqError> {
-    let mut keys = HashMap::new();
+/// What is asked of the jobs of which stages before they wait.
+pub(crate) fn assess(service: &Service, numbers: &Numbers) -> Result<HashMap<StageId, Assess>, JqError> {
+    let mut all = HashMap::new();
     for (stage, number) in service.stages.iter().zip(&numbers.crews) {
+        // No stage has both.
         if let Some(filter) = &stage.affinity {
-            keys.insert(*number, Program::compile(&filter.source)?);
+            all.insert(*number, Assess::Key(Program::compile(&filter.source)?));
+        } else if let Some(filter) = &stage.weight {
+            all.insert(*number, Assess::Weight(Program::compile(&filter.source)?));
         }
     }
-    Ok(keys)
+    Ok(all)
 }
 
 /// How a pool sizes itself, if it does.

@@ -11,6 +11,7 @@ use evener_engine::config::{
 use serde_json::Value;
 
 use super::drawing::{Drawing, Edge, Group, Id, Node, Part, Shape};
+use super::gotos::{gone_to, on_path};
 
 /// From so many nodes on, the pipelines of branches are named in their places and drawn once, on their own. A few lines of a
 /// service file can nest branches to many millions of steps, and Mermaid draws at most 500 edges unless it is told otherwise.
@@ -20,9 +21,9 @@ const MOST_IN_PLACE: usize = 200;
 const LONGEST: usize = 60;
 
 /// What leads to what: pipelines come before stages, each in the order of the file.
-type Key = (bool, usize);
+pub(super) type Key = (bool, usize);
 
-fn key(target: Target) -> Key {
+pub(super) fn key(target: Target) -> Key {
     match target {
         Target::Pipeline(index) => (false, index),
         Target::Stage(index) => (true, index),
@@ -54,6 +55,9 @@ pub(super) fn draw(service: &Service) -> Drawing {
         pen.edge(id, ends[&key(trigger.target)].first, false, "");
     }
     pen.edges.extend(within);
+    for (from, target) in std::mem::take(&mut pen.gotos) {
+        pen.edge(from, ends[&key(target)].first, true, "goto");
+    }
     pen.functions(&mut parts);
     Drawing { title: service.name.clone(), parts, edges: pen.edges }
 }
@@ -95,6 +99,10 @@ struct Pen<'s> {
     routed: BTreeSet<Key>,
     /// What triggers lead to.
     triggered: BTreeSet<Key>,
+    /// What the code of stages goes to, beside the path that they are on.
+    gone_to: BTreeSet<Key>,
+    /// From where it goes there.
+    gotos: Vec<(Id, Target)>,
     /// How many nodes and groups there are.
     ids: usize,
     edges: Vec<Edge>,
@@ -110,6 +118,8 @@ impl<'s> Pen<'s> {
             service,
             routed: service.routes.iter().filter_map(|route| path_of(route).map(key)).collect(),
             triggered: service.triggers.iter().map(|trigger| key(trigger.target)).collect(),
+            gone_to: gone_to(service),
+            gotos: Vec::new(),
             ids: 0,
             edges: Vec::new(),
             elsewhere: BTreeSet::new(),
@@ -117,9 +127,9 @@ impl<'s> Pen<'s> {
         }
     }
 
-    /// Whether something from outside leads there.
+    /// Whether something leads there that is no pipeline.
     fn is_entered(&self, target: Target) -> bool {
-        self.routed.contains(&key(target)) || self.triggered.contains(&key(target))
+        [&self.routed, &self.triggered, &self.gone_to].iter().any(|entered| entered.contains(&key(target)))
     }
 
     fn id(&mut self) -> Id {
@@ -154,7 +164,7 @@ impl<'s> Pen<'s> {
         self.node(parts, Shape::WayIn, [format!("trigger {}", trigger.name), when])
     }
 
-    /// What is drawn by itself: stages that routes and triggers lead to, and pipelines, but for those that are drawn as branches and
+    /// What is drawn by itself: stages that routes, triggers and gotos lead to, and pipelines, but for those that are drawn as branches and
     /// nothing else.
     fn by_themselves(&self) -> Vec<Target> {
         let service = self.service;
@@ -191,21 +201,44 @@ impl<'s> Pen<'s> {
 
     fn steps(&mut self, pipeline: usize, parts: &mut Vec<Part>) -> Ends {
         let service = self.service;
-        let mut whole: Option<Ends> = None;
-        for step in &service.pipelines[pipeline].steps {
+        let steps = &service.pipelines[pipeline].steps;
+        let mut all: Vec<Ends> = Vec::new();
+        for step in steps {
             let ends = match step {
-                Step::Stage(stage) => self.stage(*stage, parts),
+                Step::Stage(stage) => self.node_of(*stage, parts),
                 Step::Scatter(scatter) => self.scatter(scatter, parts),
             };
-            if let Some(before) = whole {
+            if let Some(before) = all.last() {
                 self.edge(before.last, ends.first, false, "");
             }
-            whole = Some(Ends { first: whole.map_or(ends.first, |whole| whole.first), last: ends.last });
+            all.push(ends);
         }
-        whole.expect("a pipeline has a step at least")
+        for (at, step) in steps.iter().enumerate() {
+            let Step::Stage(stage) = step else { continue };
+            for target in service.stages[*stage].goto.iter().flatten() {
+                match on_path(steps, at, *target) {
+                    Some(place) => self.edge(all[at].last, all[place].first, true, "goto"),
+                    None => self.gotos.push((all[at].last, *target)),
+                }
+            }
+        }
+        let (first, last) = all.first().zip(all.last()).expect("a pipeline has a step at least");
+        Ends { first: first.first, last: last.last }
     }
 
+    /// Draws a stage that is a path by itself.
     fn stage(&mut self, stage: usize, parts: &mut Vec<Part>) -> Ends {
+        let ends = self.node_of(stage, parts);
+        for target in self.service.stages[stage].goto.iter().flatten() {
+            match *target == Target::Stage(stage) {
+                true => self.edge(ends.last, ends.first, true, "goto"),
+                false => self.gotos.push((ends.last, *target)),
+            }
+        }
+        ends
+    }
+
+    fn node_of(&mut self, stage: usize, parts: &mut Vec<Part>) -> Ends {
         let (shape, lines) = described(&self.service.stages[stage]);
         let id = self.node(parts, shape, lines);
         Ends { first: id, last: id }
@@ -265,7 +298,7 @@ impl<'s> Pen<'s> {
             }
         }
         for (key, ends) in ends {
-            if self.routed.contains(key) {
+            if self.routed.contains(key) || self.gone_to.contains(key) {
                 self.edge(ends.last, back, false, "answer");
             }
         }

@@ -73,7 +73,18 @@ impl<P: Clone, R> Dispatcher<P, R> {
     fn goto(&mut self, now: Time, key: JobKey, target: &str, value: P) {
         let Some(job) = self.jobs.get(key) else { return };
         let (from, request, cursor, terms) = (job.stage, job.request, job.cursor, job.terms.of_next());
-        let from_name = &self.topology.stage(from).name;
+        let rules = self.topology.stage(from);
+        let from_name = &rules.name;
+        if let Some(declared) = rules.goto.as_ref().filter(|declared| !declared.iter().any(|name| name == target)) {
+            let detail = match &declared[..] {
+                [] => format!("stage `{from_name}` sent a value to `{target}`, and its `goto` allows no target"),
+                some => {
+                    let some = some.join("`, `");
+                    format!("stage `{from_name}` sent a value to `{target}`, and its `goto` has only `{some}`")
+                }
+            };
+            return self.give_up(now, key, Problem::new(Code::UnknownTarget, detail));
+        }
         let Some(path) = self.topology.find(target) else {
             let detail = format!("stage `{from_name}` sent a value to `{target}`, which is no stage or pipeline");
             return self.give_up(now, key, Problem::new(Code::UnknownTarget, detail));
@@ -121,6 +132,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
             tries: 0,
             from_client,
             affinity: 0,
+            weight: 1,
             terms,
             entered: now,
             cursor,
@@ -135,7 +147,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
             let problem = self.broken_problem(stage);
             return self.give_up(now, key, problem);
         }
-        if self.topology.stage(stage).affinity {
+        if self.topology.stage(stage).assesses() {
             return self.assess(key);
         }
         self.stages[stage.index()].queue.push_back(&mut self.jobs, key);

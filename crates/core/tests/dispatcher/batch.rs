@@ -8,7 +8,7 @@ use crate::double::{Double, stage};
 
 /// One worker that takes up to three jobs at once, each of which waits up to 50 ms for others.
 fn batches() -> Double {
-    let batch = Some(Batch { wait: Duration::from_millis(50) });
+    let batch = Some(Batch { wait: Duration::from_millis(50), weighed: false });
     let rules = StageRules { slots: 3, batch, on_cancel: OnCancel::Kill, ..stage("a") };
     let mut double = Double::new(vec![rules]);
     double.arrive(0);
@@ -112,4 +112,66 @@ fn one_that_is_cancelled_while_it_waits_makes_nobody_wait_longer() {
     double.expect([]);
     double.wait(20);
     double.expect(["a.0 runs r2.1 try 1: y"]);
+}
+
+/// One worker that takes jobs at once which weigh up to 10 together.
+fn weighed() -> Double {
+    let batch = Some(Batch { wait: Duration::from_millis(50), weighed: true });
+    let mut double = Double::new(vec![StageRules { slots: 10, batch, ..stage("a") }]);
+    double.arrive(0);
+    double
+}
+
+/// A job comes in that weighs so much.
+fn comes(double: &mut Double, value: &'static str, weight: u32) {
+    let request = double.submit("a", value);
+    double.expect([&format!("which key has r{request}: {value}")]);
+    double.weighs(request, weight);
+}
+
+#[test]
+fn a_batch_goes_when_it_weighs_enough() {
+    let mut double = weighed();
+    comes(&mut double, "x", 4);
+    double.expect([]);
+    comes(&mut double, "y", 5);
+    double.expect([]);
+    comes(&mut double, "z", 1);
+    double.expect(["a.0 runs r1.1 try 1: x, and", "a.0 gets r2.1 try 1: y, and", "a.0 gets r3.1 try 1: z"]);
+}
+
+#[test]
+fn a_batch_goes_without_what_would_be_too_much() {
+    let mut double = weighed();
+    comes(&mut double, "x", 6);
+    double.expect([]);
+    comes(&mut double, "y", 5);
+    double.expect(["a.0 runs r1.1 try 1: x"]);
+    double.next("a.0", "X");
+    // The other one waits for company, as it did all along.
+    double.expect(["r1 = value X"]);
+    double.wait(51);
+    double.expect(["a.0 runs r2.1 try 1: y"]);
+}
+
+#[test]
+fn what_weighs_more_than_a_batch_goes_alone() {
+    let mut double = weighed();
+    comes(&mut double, "x", 1);
+    double.expect([]);
+    comes(&mut double, "heavy", u32::MAX);
+    double.expect(["a.0 runs r1.1 try 1: x"]);
+    double.next("a.0", "X");
+    double.expect(["r1 = value X", "a.0 runs r2.1 try 1: heavy"]);
+    comes(&mut double, "y", 0);
+    double.next("a.0", "HEAVY");
+    double.expect(["r2 = value HEAVY"]);
+    // Nothing weighs less than 1.
+    for value in ["1", "2", "3", "4", "5", "6", "7", "8"] {
+        comes(&mut double, value, 0);
+        double.expect([]);
+    }
+    comes(&mut double, "9", 0);
+    assert_eq!(double.hands("a.0").len(), 10);
+    double.clear();
 }

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evener_core::{
-    Action, Answer, Dispatcher, Failure, FallbackOn, FunctionId, JobId, JobKey, Landed, Loss, Outcome, Part, Path,
-    Payloads, Problem, Reply, RequestId, RequestKey, StageId, StageRules, Step, Stop, Submission, Terms, Time,
-    Topology, Withdrawal, WorkerKey,
+    Action, Answer, Assessment, Dispatcher, Failure, FallbackOn, FunctionId, JobId, JobKey, Landed, Loss, Outcome,
+    Part, Path, Payloads, Problem, Reply, RequestId, RequestKey, StageId, StageRules, Step, Stop, Submission, Terms,
+    Time, Topology, Withdrawal, WorkerKey,
 };
 
 pub(crate) const NO_FALLBACK: FallbackOn = FallbackOn { timeout: false, error: false, lost: false, unavailable: false };
@@ -450,7 +450,16 @@ impl Double {
     #[track_caller]
     pub(crate) fn has_key(&mut self, request: u32, key: Result<u32, Failure>) {
         let job = self.assessed[&request];
-        self.input(|core, now| core.assessed(now, job, key));
+        let assessment = key.map(|affinity| Assessment { affinity, ..Assessment::default() });
+        self.input(|core, now| core.assessed(now, job, assessment));
+    }
+
+    /// The weight of a request's job becomes known.
+    #[track_caller]
+    pub(crate) fn weighs(&mut self, request: u32, weight: u32) {
+        let job = self.assessed[&request];
+        let assessment = Assessment { weight, ..Assessment::default() };
+        self.input(|core, now| core.assessed(now, job, Ok(assessment)));
     }
 
     /// The client of a request took so many bytes of its chunks.

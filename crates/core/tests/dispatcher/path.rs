@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use evener_core::{Action, Answer, Landed, Outcome, Reply, StageId};
+use evener_core::{Action, Answer, Landed, Outcome, Reply, StageId, StageRules};
 
 use crate::double::{Double, stage};
 
@@ -129,6 +129,30 @@ fn the_result_of_a_goto_elsewhere_ends_the_path() {
         double.expect(["c.0 runs r1.2 try 1: y"]);
         double.next("c.0", "z");
         double.expect(["r1 = value z"]);
+    }
+}
+
+#[test]
+fn a_stage_that_says_where_it_goes_goes_nowhere_else() {
+    let declared = |targets: &[&str]| Some(targets.iter().map(|name| (*name).to_owned()).collect());
+    let cases: [(&[&str], &str); 2] =
+        [(&["c", "other"], "its `goto` has only `c`, `other`"), (&[], "its `goto` allows no target")];
+    for (targets, saying) in cases {
+        let rules = StageRules { goto: declared(targets), ..stage("a") };
+        let mut double = Double::new(vec![rules, stage("b"), stage("c")]);
+        (0..3).for_each(|stage| double.arrive(stage));
+        double.submit("a", "x");
+        double.expect(["a.0 runs r1.1 try 1: x"]);
+        double.goto("a.0", "b", "y");
+        double.expect(["r1 = 500 unknown-target"]);
+        assert!(double.problem().detail.ends_with(saying), "{}", double.problem().detail);
+        double.submit("a", "x");
+        double.expect(["a.0 runs r2.1 try 1: x"]);
+        double.goto("a.0", "c", "y");
+        match targets {
+            [] => double.expect(["r2 = 500 unknown-target"]),
+            _ => double.expect(["c.0 runs r2.2 try 1: y"]),
+        }
     }
 }
 

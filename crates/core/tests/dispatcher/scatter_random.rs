@@ -114,7 +114,7 @@ impl World {
     fn new(pipelines: Vec<Vec<Step>>, slots: [(u32, bool); STAGES as usize]) -> World {
         let rules = |number: u32| {
             let (slots, batched) = slots.get(number as usize).copied().unwrap_or((1, false));
-            let batch = batched.then_some(Batch { wait: Duration::from_millis(20) });
+            let batch = batched.then_some(Batch { wait: Duration::from_millis(20), weighed: false });
             let timeout = Duration::from_secs(2);
             StageRules { hidden: number == STAGES, slots, batch, timeout, ..StageRules::named(format!("s{number}")) }
         };

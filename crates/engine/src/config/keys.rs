@@ -144,12 +144,12 @@ pub(crate) const KINDS: &[&str] = &["python", "jq", "rust", "command"];
 pub(crate) const OF_COMMANDS: &[&str] = &["output", "max_output"];
 /// Those that mean nothing for a program which is started for each job.
 pub(crate) const NOT_OF_COMMANDS: &[&str] =
-    &["interpreter", "max_jobs_per_worker", "start_timeout", "threads", "concurrency", "batch"];
+    &["interpreter", "max_jobs_per_worker", "start_timeout", "threads", "concurrency", "batch", "affinity", "goto"];
 /// Those that mean nothing for a program which speaks the worker protocol.
 pub(crate) const NOT_OF_FRAMES: &[&str] = &["interpreter", "threads", "output", "max_output"];
 
 /// Those of the next that mean something for a Rust function as well.
-pub(crate) const OF_FUNCTIONS: &[&str] = &["workers", "retries", "retry_on", "backoff", "grace"];
+pub(crate) const OF_FUNCTIONS: &[&str] = &["workers", "retries", "retry_on", "backoff", "grace", "goto"];
 
 /// The keys of a stage that say something about worker processes.
 pub(crate) const OF_WORKERS: &[&str] = &[
@@ -169,6 +169,7 @@ pub(crate) const OF_WORKERS: &[&str] = &[
     "concurrency",
     "batch",
     "affinity",
+    "goto",
 ];
 
 pub(crate) const ON_FAILURE: &[&str] = &["fail", "collect"];
@@ -462,6 +463,11 @@ pub(crate) static STAGE: Table = Table {
         )
         .or(Default::Number(1)),
         key(
+            "goto",
+            Shape::List(0, &Shape::Text),
+            "Where the stage's code may send a value: names of stages and pipelines. Without it, anywhere.",
+        ),
+        key(
             "affinity",
             Shape::Text,
             "A jq program over the value: jobs for which it gives equal keys go to the same worker while that is free.",
@@ -500,11 +506,22 @@ pub(crate) static RANGE: Table = Table {
 pub(crate) static BATCH: Table = Table {
     what: "`batch`",
     keys: &[
-        key("max", Shape::Number { least: 1, most: MOST_SLOTS }, "The most jobs of one call.").required(),
+        key(
+            "max",
+            Shape::Number { least: 1, most: MOST_SLOTS },
+            "The most jobs of one call, or with `weight` the most that they weigh together.",
+        )
+        .required(),
         key("wait", Shape::Duration, "How long a job may wait for others.").or(Default::Duration(defaults::BATCH_WAIT)),
+        key(
+            "weight",
+            Shape::Text,
+            "A jq program over the value that gives a job's weight, a number from 1 on. One that weighs more than `max` \
+             is called alone.",
+        ),
     ],
     some_of: &[],
-    later: &["weight"],
+    later: &[],
     instead: &[("size", "max", "write `max`"), ("timeout", "wait", "write `wait`")],
 };
 

@@ -68,6 +68,14 @@ impl Service {
             debug: false,
         }
     }
+
+    /// What a target is called in the service file.
+    pub fn name_of(&self, target: Target) -> &str {
+        match target {
+            Target::Stage(stage) => &self.stages[stage].name,
+            Target::Pipeline(pipeline) => &self.pipelines[pipeline].name,
+        }
+    }
 }
 
 /// The addresses a node listens on.
@@ -142,6 +150,10 @@ pub struct Stage {
     pub concurrency: Concurrency,
     /// The key of a job, if equal keys go to the same worker while it is free.
     pub affinity: Option<Filter>,
+    /// The weight of a job, if that and not the number of jobs bounds a batch.
+    pub weight: Option<Filter>,
+    /// Where its code may send a value; `None` is anywhere.
+    pub goto: Option<Vec<Target>>,
     /// What a command prints (text).
     pub output: Decode,
     /// The most bytes that a command may print; `None` is `limits.body`.
@@ -159,7 +171,7 @@ pub enum Concurrency {
     Async(u32),
     /// Up to `max` in one call, each of which waits for others for up to `wait` (5 ms).
     Batch {
-        /// The most jobs of one call.
+        /// The most jobs of one call, or the most that they weigh together.
         max: u32,
         /// How long a job may wait for others.
         wait: Duration,

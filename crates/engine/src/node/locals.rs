@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::MutexGuard;
 
-use evener_core::{Failure, Landed, Loss, Outcome, Reservation, StageId, Time, WorkerKey};
+use evener_core::{Assessment, Failure, Landed, Loss, Outcome, Reservation, StageId, Time, WorkerKey};
 use evener_doors::Parcel;
 use evener_protocol::Value;
 use evener_supervisor::command::Follow;
@@ -27,14 +27,14 @@ impl Node {
     /// Does what is to be done, and what follows from it. The lock must be free.
     pub(super) fn run_errands(&self, mut errands: Errands) {
         while !errands.is_empty() {
-            let Errands { jobs, keys, gone } = std::mem::take(&mut errands);
+            let Errands { jobs, questions, gone } = std::mem::take(&mut errands);
             if !gone.is_empty() {
                 errands.append(self.left(gone));
             }
-            for question in keys {
+            for question in questions {
                 match question.answer_at_once() {
                     Some(answer) => errands.append(self.assessed(&question, answer)),
-                    None => self.look_for_key(question),
+                    None => self.assess(question),
                 }
             }
             for job in jobs {
@@ -63,7 +63,7 @@ impl Node {
         std::mem::take(&mut state.errands)
     }
 
-    fn look_for_key(&self, question: Question) {
+    fn assess(&self, question: Question) {
         let Some(node) = self.this.upgrade() else { return };
         tokio::task::spawn_blocking(move || {
             let answer = question.answer();
@@ -72,8 +72,8 @@ impl Node {
         });
     }
 
-    /// The key of a job is known, or why it has none. Returns what is to be done next.
-    fn assessed(&self, question: &Question, answer: Result<u32, Failure>) -> Errands {
+    /// What was asked of a job is known, or why it is not. Returns what is to be done next.
+    fn assessed(&self, question: &Question, answer: Result<Assessment, Failure>) -> Errands {
         let mut state = self.state();
         let now = self.clock.now();
         state.dispatcher.assessed(now, question.job, answer);

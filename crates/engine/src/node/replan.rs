@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 use evener_core::{StageId, Topology};
 
 use super::{Node, Warmup};
-use crate::jq::Program;
+use crate::errand::Assess;
 use crate::local::Local;
 use crate::roster::{Order, Pool};
 use crate::stamp::Stamp;
@@ -14,8 +14,8 @@ use crate::stamp::Stamp;
 /// What changes with a plan.
 pub(crate) struct Plans {
     pub(crate) topology: Arc<Topology>,
-    /// Which stages give equal keys to the same worker, and how a job's key is found.
-    pub(crate) keys: HashMap<StageId, Arc<Program>>,
+    /// What is asked of the jobs of which stages before they wait.
+    pub(crate) assess: HashMap<StageId, Assess>,
     /// How many workers each stage shall have; those that are not named have none.
     pub(crate) wanted: HashMap<StageId, u32>,
     /// The pools of worker processes.
@@ -25,7 +25,7 @@ pub(crate) struct Plans {
 impl Node {
     /// From now on that is the plan.
     pub(crate) fn replan(&self, plans: Plans) {
-        let Plans { topology, keys, wanted, pools } = plans;
+        let Plans { topology, assess, wanted, pools } = plans;
         self.metrics.extend(&topology);
         self.warmup.send_modify(|stages| {
             stages.resize_with(topology.stages().len(), Warmup::default);
@@ -37,7 +37,7 @@ impl Node {
         let mut state = self.state();
         let now = self.clock.now();
         *self.topology.write().unwrap_or_else(PoisonError::into_inner) = topology.clone();
-        state.keys = keys;
+        state.assess = assess;
         // Before it is told that no request of an older plan is left, which may be right now.
         self.order(Order::Pools(pools));
         state.dispatcher.reload(now, topology);

@@ -336,6 +336,25 @@ fn a_worker_may_do_several_jobs() {
 }
 
 #[test]
+fn a_batch_may_be_weighed() {
+    let service = good(&with_stage("batch: {max: 100, weight: .tokens}"));
+    assert_eq!(service.stages[0].weight, Some(Filter { source: ".tokens".to_owned() }));
+}
+
+#[test]
+fn a_stage_may_say_where_its_code_goes() {
+    let service = good(
+        "service: s\nstages: {a: {python: 'm:f', goto: [p, b, a]}, b: {python: 'm:g', goto: []}}\npipelines: {p: [a]}",
+    );
+    let targets = [Target::Pipeline(0), Target::Stage(1), Target::Stage(0)];
+    assert_eq!(service.stages[0].goto.as_deref(), Some(&targets[..]));
+    // What a goto leads to need not be on a path.
+    assert_eq!(service.stages[1].goto.as_deref(), Some(&[][..]));
+    assert_eq!(service.name_of(targets[0]), "p");
+    assert_eq!(service.name_of(targets[1]), "b");
+}
+
+#[test]
 fn a_command_for_each_job() {
     let service = good(
         "service: s\nstages:\n  a:\n    command: [/bin/echo, '-n', 'w={{ .w }}', 3, true, '{{ {a: {b: .x}} | .a.b }}']\n    \

@@ -107,7 +107,11 @@ fn kinds_of_stages() {
         (stage("{python: 'm:f', threads: 0}"), &["2:38 out-of-range"], "number of jobs"),
         (stage("{python: 'm:f', threads: 2, concurrency: 2}"), &["2:41 two-ways"], "the other way"),
         (stage("{python: 'm:f', batch: {wait: 1s}}"), &["2:36 missing-key"], "`max`"),
-        (stage("{python: 'm:f', batch: {max: 2, weight: 3}}"), &["2:45 not-available"], "`weight`"),
+        (stage("{python: 'm:f', batch: {max: 2, weight: 3}}"), &["2:53 wrong-type"], "expected a jq program"),
+        (stage("{python: 'm:f', batch: {max: 2, weight: '.x |'}}"), &["2:53 bad-jq"], "not a jq program"),
+        (stage("{python: 'm:f', goto: b}"), &["2:35 wrong-type"], "a list"),
+        (stage("{python: 'm:f', goto: [b]}"), &["2:36 unknown-name"], "there is no stage or pipeline `b`"),
+        (stage("{jq: .x, goto: [p]}"), &["2:22 useless-key"], "only code can answer with a goto"),
         (stage("{python: 'm:f', batch: 4}"), &["2:36 wrong-type"], "`batch`, a mapping"),
         (stage("{jq: .x, threads: 2}"), &["2:22 useless-key"], "a jq stage has no `threads`"),
         (stage("{jq: .x, zmq: {}}"), &["2:22 two-kinds"], "make two stages of it"),
@@ -146,6 +150,10 @@ fn commands() {
         (stage("{command: [tr], protocol: http}"), &["2:39 bad-choice"], "one of `frames`"),
         (stage("{command: [tr], output: xml}"), &["2:37 bad-choice"], "`text`"),
         (stage("{command: [tr], batch: {max: 2}}"), &["2:29 useless-key"], "a command stage has no `batch`"),
+        (stage("{command: [tr], affinity: .x}"), &["2:29 useless-key"], "a process of its own"),
+        (stage("{command: [tr], workers: {min: 1, max: 2}}"), &["2:29 useless-key"], "more and fewer"),
+        (stage("{rust: f, workers: {min: 1, max: 2}}"), &["2:23 useless-key"], "more and fewer"),
+        (stage("{command: [tr], goto: [p]}"), &["2:29 useless-key"], "only code can answer with a goto"),
         (stage("{command: [tr], concurrency: 2}"), &["2:29 useless-key"], "`workers` says how many at a time"),
         (stage("{command: [tr], interpreter: python3}"), &["2:29 useless-key"], "it is no Python stage"),
         (stage("{command: [tr], start_timeout: 1s}"), &["2:29 useless-key"], "a process of its own"),
@@ -229,7 +237,7 @@ fn pipelines() {
         (
             "service: s\nstages: {a: {python: \"m:f\"}, b: {python: \"m:g\"}}\npipelines: {p: [a]}".into(),
             &["2:30 unreachable-stage"],
-            "by goto",
+            "in the `goto` of a stage",
         ),
     ]);
 }

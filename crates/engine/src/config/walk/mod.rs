@@ -83,8 +83,9 @@ impl Walk<'_> {
         fields.finish();
 
         let mut names = Names::new(stage_entries, pipeline_entries, pool_entries, &mut self.found);
-        let stages: Vec<_> = stage_entries.iter().filter_map(|entry| self.stage(entry)).collect();
+        let mut stages: Vec<_> = stage_entries.iter().filter_map(|entry| self.stage(entry)).collect();
         let pipelines = self.pipelines(pipeline_entries, &mut names);
+        self.gotos(stage_entries, &mut stages, &mut names);
         let routes = self.routes(route_nodes, &mut names, &unsaid);
         let triggers = self.triggers(trigger_nodes, &mut names);
         let functions: Vec<_> = pool_entries.iter().filter_map(|entry| self.function_pool(entry)).collect();

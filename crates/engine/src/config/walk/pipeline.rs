@@ -62,8 +62,7 @@ impl<'n> Names<'n> {
         for (entry, _) in stages.iter().zip(&self.used).filter(|(_, used)| !**used) {
             let message = format!("no pipeline and no route leads to the stage {}", quote(&entry.key));
             found.push(Diagnostic::error("unreachable-stage", entry.key_span, message).hint(
-                "name it in a pipeline, or remove it; a stage that is only reached by goto can stand \
-                 in a pipeline without a route",
+                "name it in a pipeline, or in the `goto` of a stage whose code sends values there, or remove it",
             ));
         }
     }

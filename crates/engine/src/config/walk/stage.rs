@@ -57,12 +57,19 @@ impl Walk<'_> {
             grace,
             on_cancel,
         } = self.workforce(&mut fields);
-        let concurrency = self.concurrency(&mut fields);
+        let (concurrency, weight) = self.concurrency(&mut fields);
+        // Looked up once all names are known.
+        fields.entry("goto");
         let affinity = fields.read("affinity", self, |node, walk| walk.filter(node));
         if let (Some(_), Concurrency::Batch { .. }) = (&affinity, concurrency) {
             let message = "a batch goes to one worker as a whole, whatever the keys of its jobs";
             let both = Diagnostic::error("two-ways", fields.span_of("affinity"), message);
             self.found.push(both.hint("leave out `affinity` or `batch`"));
+        }
+        if let (Some(Workers::Range { .. }), true) = (workers, rust.is_some() || command.is_some() && !speaks) {
+            let message = "only workers that stay up can be more and fewer";
+            let useless = Diagnostic::error("useless-key", fields.span_of("workers"), message);
+            self.found.push(useless.hint("write how many jobs are done at a time, or `auto`"));
         }
         fields.finish();
         if let Some(command) = &command {
@@ -92,6 +99,8 @@ impl Walk<'_> {
             on_cancel: on_cancel.unwrap_or(OnCancel::Tell),
             concurrency,
             affinity,
+            weight,
+            goto: None,
             output: match output {
                 Some("json") => Decode::Json,
                 Some("bytes") => Decode::Bytes,
@@ -102,7 +111,7 @@ impl Walk<'_> {
     }
 
     /// Several jobs in one worker: in threads, as asynchronous functions, or in one call.
-    fn concurrency(&mut self, fields: &mut Fields<'_>) -> Concurrency {
+    fn concurrency(&mut self, fields: &mut Fields<'_>) -> (Concurrency, Option<Filter>) {
         let threads = fields.read("threads", self, |node, walk| walk.slots(node));
         let concurrency = fields.read("concurrency", self, |node, walk| walk.slots(node));
         let batch = fields.read("batch", self, |node, walk| walk.batch(node));
@@ -113,24 +122,39 @@ impl Walk<'_> {
             let both = Diagnostic::error("two-ways", fields.span_of(second), message);
             self.found.push(both.also(fields.span_of(first), "the other way").hint("leave one of them out"));
         }
-        match (threads, concurrency, batch) {
-            (_, _, Some((max, wait))) => Concurrency::Batch { max, wait },
+        let concurrency = match (threads, concurrency, batch) {
+            (_, _, Some((max, wait, weight))) => return (Concurrency::Batch { max, wait }, weight),
             (Some(threads), _, _) if threads > 1 => Concurrency::Threads(threads as u32),
             (_, Some(concurrency), _) => Concurrency::Async(concurrency as u32),
             _ => Concurrency::One,
-        }
+        };
+        (concurrency, None)
     }
 
     fn slots(&mut self, node: &Node) -> Option<u64> {
         self.number(node, "a number of jobs", 1, MOST_SLOTS)
     }
 
-    fn batch(&mut self, node: &Node) -> Option<(u32, std::time::Duration)> {
+    fn batch(&mut self, node: &Node) -> Option<(u32, std::time::Duration, Option<Filter>)> {
         let mut fields = Fields::open(node, node.span, &BATCH, &[], self)?;
         let max = fields.require("max", self, |node, walk| walk.slots(node));
         let wait = fields.read("wait", self, |node, walk| walk.duration(node, true));
+        let weight = fields.read("weight", self, |node, walk| walk.filter(node));
         fields.finish();
-        Some((max? as u32, wait.unwrap_or(defaults::BATCH_WAIT)))
+        Some((max? as u32, wait.unwrap_or(defaults::BATCH_WAIT), weight))
+    }
+
+    /// Where the code of stages may send values.
+    pub(super) fn gotos(&mut self, entries: &[Entry], stages: &mut [Stage], names: &mut super::Names<'_>) {
+        for entry in entries {
+            let Value::Map(keys) = &entry.value.value else { continue };
+            let Some(goto) = keys.iter().find(|key| &*key.key == "goto") else { continue };
+            let Some(items) = self.list(&goto.value, &["a_stage, a_pipeline"]) else { continue };
+            let targets = items.iter().filter_map(|item| self.reference(item, names)).collect();
+            if let Some(stage) = stages.iter_mut().find(|stage| *stage.name == *entry.key) {
+                stage.goto = Some(targets);
+            }
+        }
     }
 
     /// The kinds that a stage names; more than one is an error of its own.
@@ -185,6 +209,7 @@ impl Walk<'_> {
                     "it is no Python stage; the program is the first word of `command`"
                 }
                 ("command", "batch") => "each job has a process; `protocol: frames` has workers that may take batches",
+                ("command" | "jq", "goto") => "only code can answer with a goto",
                 ("command", "threads" | "concurrency") => "each job has a process; `workers` says how many at a time",
                 ("command", _) => "each job has a process of its own, and none stays; leave the key out",
                 (_, "retries" | "retry_on" | "backoff") => "a jq program gives the same again: it is not tried twice",
