@@ -137,8 +137,8 @@ pub enum Action<P, R> {
         /// The piece.
         payload: P,
     },
-    /// Say which key a job has, whose stage gives equal keys to the same worker. [`assessed`](Dispatcher::assessed) takes the
-    /// answer.
+    /// Say which key a job has, whose stage gives equal keys to the same worker, and which weight, if its batches are weighed.
+    /// [`assessed`](Dispatcher::assessed) takes the answer.
     Assess {
         /// The job.
         job: JobKey,
@@ -576,7 +576,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
             let Some((at, slot)) = first.and_then(|first| self.pools.choose_idle(stage, first.affinity)) else {
                 return;
             };
-            if !self.hand_to(now, slot, stage, waited) {
+            if self.hand_to(now, slot, stage, waited, 0).is_none() {
                 return;
             }
             self.pools.take_idle_at(stage, at);

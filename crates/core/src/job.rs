@@ -109,7 +109,7 @@ pub(crate) struct Job<P> {
     pub(crate) from_client: bool,
     /// The hash of its key, where equal keys go to the same worker; 0 is none.
     pub(crate) affinity: u32,
-    /// How much of a batch it takes up.
+    /// How much it weighs, where jobs have weights. In few bits, since many jobs wait: the most stands for all that is more.
     pub(crate) weight: u16,
     pub(crate) terms: Terms,
     /// When it came into its stage.
@@ -122,7 +122,7 @@ pub(crate) struct Job<P> {
 /// Where a job is. Exactly one of these at any time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// Not in its stage's queue yet: its owner has been asked for its key or its weight.
+    /// Not in its stage's queue yet: its owner has been asked for its key and its weight.
     Assessed,
     /// In its stage's queue, between these two.
     Queued { previous: Option<JobKey>, next: Option<JobKey> },

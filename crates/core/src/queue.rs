@@ -40,24 +40,12 @@ pub(crate) struct Queue {
     /// The highest priority first; none is empty. Mostly there is one at most.
     lanes: Vec<Lane>,
     len: usize,
-    /// Of all that wait together.
-    weight: u64,
     drain: DrainRate,
 }
 
 impl Queue {
     pub(crate) fn len(&self) -> usize {
         self.len
-    }
-
-    /// What all that wait weigh together.
-    pub(crate) fn weight(&self) -> u64 {
-        self.weight
-    }
-
-    fn has_come<P>(&mut self, jobs: &Jobs<P>, key: JobKey) {
-        self.len += 1;
-        self.weight += jobs.get(key).map_or(0, |job| u64::from(job.weight));
     }
 
     /// Lets a new job wait behind all others of its flow.
@@ -75,7 +63,7 @@ impl Queue {
                 link(jobs, key, |_, _| (None, None));
             }
         }
-        self.has_come(jobs, key);
+        self.len += 1;
     }
 
     /// Lets a job that has waited before wait in front of all others of its priority.
@@ -94,7 +82,7 @@ impl Queue {
             }
         }
         lane.turns.push_front(number);
-        self.has_come(jobs, key);
+        self.len += 1;
     }
 
     /// The lane that a job belongs into, and the number of its flow.
@@ -124,7 +112,7 @@ impl Queue {
 
     /// Takes a waiting job out, wherever it stands. Does nothing to a job that does not wait.
     pub(crate) fn remove<P>(&mut self, jobs: &mut Jobs<P>, key: JobKey) {
-        let Some(&Job { place: Place::Queued { previous, next }, terms, weight, .. }) = jobs.get(key) else { return };
+        let Some(&Job { place: Place::Queued { previous, next }, terms, .. }) = jobs.get(key) else { return };
         let Some(at) = self.lanes.iter().position(|lane| lane.priority == terms.priority) else { return };
         let lane = &mut self.lanes[at];
         let Some(flow) = lane.flows.get_mut(&terms.flow) else { return };
@@ -151,7 +139,6 @@ impl Queue {
             link(jobs, next, |_, after| (previous, after));
         }
         self.len -= 1;
-        self.weight -= u64::from(weight);
     }
 
     /// The job whose turn is next.

@@ -35,14 +35,15 @@ pub enum OnCancel {
     Kill,
 }
 
-/// When a worker that takes several jobs as one is handed them: when it has a job for each of its slots, or one of those that wait
-/// has waited long enough.
+/// When a worker that takes several jobs as one is handed them: when what waits fills it, or one of those that wait has waited long
+/// enough. It is full with a job for each of its slots, or, where jobs have weights, with jobs that weigh as much together as it has
+/// slots, or so much that the next does not fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Batch {
     /// How long a job may wait for others.
     pub wait: Duration,
-    /// Whether the jobs of a batch weigh at most as much together as there are slots. What a job weighs, its owner is asked as it comes
-    /// in. One that weighs more goes alone.
+    /// Whether jobs have weights. Which weight a job has, its owner is asked as it comes in. Each weighs 1 at least, and at most what a
+    /// batch may weigh: so one that is heavier goes alone.
     pub weighed: bool,
 }
 
@@ -120,9 +121,18 @@ impl StageRules {
         }
     }
 
-    /// Whether something is asked of each of its jobs before that waits.
+    /// Whether there is something to be known of each job before it waits.
     pub(crate) fn assesses(&self) -> bool {
         self.affinity || self.batch.is_some_and(|batch| batch.weighed)
+    }
+
+    /// How much of a batch a job of that weight takes up. The highest weight stands for all that is more, and so takes up all.
+    pub(crate) fn share(&self, weight: u16) -> u32 {
+        match self.batch {
+            Some(Batch { weighed: true, .. }) if weight == u16::MAX => self.slots,
+            Some(Batch { weighed: true, .. }) => u32::from(weight).clamp(1, self.slots.max(1)),
+            Some(_) | None => 1,
+        }
     }
 
     /// What it is called in a sentence: "stage `parse`", or "pool `default`" if it calls functions, "step `p.each`" if it is hidden.

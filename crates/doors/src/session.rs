@@ -10,6 +10,7 @@ mod uploads;
 use std::collections::HashMap;
 use std::fmt;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -42,9 +43,14 @@ const MOST_RETRIES: u32 = 1000;
 /// Priorities go from minus this to this.
 const MOST_PRIORITY: i32 = 100;
 
+/// The number of the next session's flow.
+static FLOWS: AtomicU16 = AtomicU16::new(1);
+
 /// The calls of one client.
 pub(crate) struct Session<N> {
     node: Arc<N>,
+    /// Sessions take turns: its calls are one of the flows of core's queues.
+    flow: u16,
     state: Mutex<State>,
     waker: AtomicWaker,
     /// Told when the client has taken something.
@@ -83,6 +89,8 @@ impl<N: Node> Session<N> {
         let state = State { outbox: Outbox::new(whole), ..State::default() };
         Arc::new(Session {
             node,
+            // Two sessions may have the same after very many others; then they share their turns.
+            flow: FLOWS.fetch_add(1, Ordering::Relaxed).max(1),
             state: Mutex::new(state),
             waker: AtomicWaker::new(),
             room: Notify::new(),
@@ -426,7 +434,7 @@ impl<N: Node> Intake<N> {
             function,
             group: call.group,
             terms: Terms {
-                flow: 0,
+                flow: self.session.flow,
                 retries: Some(call.retries),
                 timeout: Some(timeout),
                 function: None,

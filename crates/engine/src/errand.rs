@@ -81,12 +81,12 @@ impl Question {
         };
         let assessment = match &self.assess {
             Assess::Key(program) => {
-                program.run(input, limits).map(|json| Assessment { affinity: hash(&json), ..Assessment::default() })
+                program.run(input, limits).map(|json| Assessment { affinity: hash(&json), weight: 1 })
             }
             Assess::Weight(program) => program
                 .run(input, limits)
                 .and_then(|json| weight(&json))
-                .map(|weight| Assessment { weight, ..Assessment::default() }),
+                .map(|weight| Assessment { affinity: 0, weight }),
         };
         Ok(assessment)
     }
@@ -97,13 +97,13 @@ fn at_once() -> Limits {
 }
 
 /// A key as a number: 0 if it is null, and nothing else is.
-fn hash(json: &[u8]) -> u32 {
+fn hash(json: &[u8]) -> u64 {
     if json == b"null" {
         return 0;
     }
     let mut hasher = std::hash::DefaultHasher::new();
     hasher.write(json);
-    (hasher.finish() as u32).max(1)
+    hasher.finish().max(1)
 }
 
 /// A weight, rounded up. Nothing weighs less than 1.
@@ -121,7 +121,7 @@ pub(crate) fn flow(program: &Program, origin: &Origin) -> u16 {
     match program.run(Input::Json(&request(origin, &[])), &at_once()) {
         Ok(json) => match hash(&json) {
             0 => 0,
-            hash => ((hash ^ hash >> 16) as u16).max(1),
+            hash => ((hash ^ hash >> 16 ^ hash >> 32 ^ hash >> 48) as u16).max(1),
         },
         Err(error) => {
             tracing::warn!(%error, "`fairness` gave no key for a request, which counts as one of those without");

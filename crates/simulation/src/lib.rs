@@ -9,11 +9,15 @@
 //! goes out unasked, late, twice, to the wrong hands or not at all ends the run with a [`Failure`] that names the
 //! seed. The same seed makes the same history again, step by step.
 //!
+//! [`graph`] has worlds of another kind, beside these: with services whose steps have branches, workers that do several
+//! jobs at a time or as one, clients in turn, answers in chunks, and plans that change.
+//!
 //! What this crate will never do: look into the dispatcher to find out what is right. Rules are said here a second
 //! time, in other words, and the two sayings have to agree.
 
 mod checker;
 mod crew;
+pub mod graph;
 mod habits;
 mod line;
 mod machine;
@@ -27,16 +31,18 @@ mod world;
 use std::fmt;
 
 pub use machine::{Core, Machine, PAYLOADS};
-pub use tally::{Happening, Tally};
+pub use tally::{Counted, Happening, Tally};
 
 /// How many of the last steps a failure shows.
-const STEPS_SHOWN: usize = 40;
+const STEPS_SHOWN: usize = 400;
 
 /// A run in which something was not as it has to be.
 #[derive(Debug)]
 pub struct Failure {
     /// Makes the same run again.
     pub seed: u64,
+    /// The test that runs such worlds.
+    pub test: &'static str,
     /// What was wrong.
     pub what: String,
     /// The last steps, oldest first.
@@ -50,7 +56,7 @@ impl fmt::Display for Failure {
         for step in &self.steps {
             writeln!(f, "  {step}")?;
         }
-        write!(f, "again: EVENER_SEED={} cargo test -p evener-simulation --test seeds", self.seed)
+        write!(f, "again: EVENER_SEED={} cargo test -p evener-simulation --test {}", self.seed, self.test)
     }
 }
 
@@ -69,5 +75,5 @@ pub fn run_on<M: Machine>(seed: u64, machine: impl Fn(Core) -> M) -> Result<Tall
     let mut world = world::World::new(seed, &machine);
     world.write_down(STEPS_SHOWN);
     let what = world.run().err().unwrap_or_else(|| "it failed the first time, but not the second".to_owned());
-    Err(Failure { seed, what, steps: world.into_steps() })
+    Err(Failure { seed, test: "seeds", what, steps: world.into_steps() })
 }

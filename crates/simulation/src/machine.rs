@@ -1,8 +1,10 @@
 //! What a world drives: the dispatcher, or something that stands before it and spoils its work.
 
+use std::sync::Arc;
+
 use evener_core::{
-    Action, Dispatcher, FunctionId, Landed, Loss, Payloads, Refused, RequestKey, StageId, Submission, Time, Withdrawal,
-    WorkerKey,
+    Action, Assessment, Dispatcher, Failure, FunctionId, JobKey, Landed, Loss, Payloads, Refused, RequestKey, StageId,
+    Submission, Time, Topology, Withdrawal, WorkerKey,
 };
 
 /// The real dispatcher, with numbers for payloads and the requests' numbers for reply addresses.
@@ -20,6 +22,7 @@ pub trait Machine {
     fn withdraw(&mut self, now: Time, request: RequestKey, kill: bool) -> Withdrawal;
     fn worker_ready(&mut self, now: Time, stage: StageId) -> WorkerKey;
     fn worker_lost(&mut self, now: Time, worker: WorkerKey, loss: Loss);
+    fn retire(&mut self, now: Time, worker: WorkerKey);
     fn outcome(&mut self, now: Time, worker: WorkerKey, landed: Landed<u64>) -> bool;
     fn credit(&mut self, now: Time, worker: WorkerKey, credit: u32);
     fn printed(&mut self, worker: WorkerKey);
@@ -27,6 +30,10 @@ pub trait Machine {
     fn stage_broken(&mut self, now: Time, stage: StageId, why: &str);
     fn timeout(&mut self, now: Time);
     fn drain(&mut self, now: Time, until: Time);
+    fn chunk(&mut self, now: Time, worker: WorkerKey, job: JobKey, attempt: u32, payload: u64) -> bool;
+    fn consumed(&mut self, request: RequestKey, bytes: u64);
+    fn assessed(&mut self, now: Time, job: JobKey, assessment: Result<Assessment, Failure>);
+    fn reload(&mut self, now: Time, topology: Arc<Topology>);
     fn next_timeout(&self) -> Option<Time>;
     fn take_actions(&mut self, into: &mut Vec<Action<u64, u32>>);
     /// The dispatcher, to ask it whether it contradicts itself and what it counted.
@@ -52,6 +59,10 @@ impl Machine for Core {
 
     fn worker_lost(&mut self, now: Time, worker: WorkerKey, loss: Loss) {
         Dispatcher::worker_lost(self, now, worker, loss);
+    }
+
+    fn retire(&mut self, now: Time, worker: WorkerKey) {
+        Dispatcher::retire(self, now, worker);
     }
 
     fn outcome(&mut self, now: Time, worker: WorkerKey, landed: Landed<u64>) -> bool {
@@ -80,6 +91,22 @@ impl Machine for Core {
 
     fn drain(&mut self, now: Time, until: Time) {
         Dispatcher::drain(self, now, until);
+    }
+
+    fn chunk(&mut self, now: Time, worker: WorkerKey, job: JobKey, attempt: u32, payload: u64) -> bool {
+        Dispatcher::chunk(self, now, worker, job, attempt, payload)
+    }
+
+    fn consumed(&mut self, request: RequestKey, bytes: u64) {
+        Dispatcher::consumed(self, request, bytes);
+    }
+
+    fn assessed(&mut self, now: Time, job: JobKey, assessment: Result<Assessment, Failure>) {
+        Dispatcher::assessed(self, now, job, assessment);
+    }
+
+    fn reload(&mut self, now: Time, topology: Arc<Topology>) {
+        Dispatcher::reload(self, now, topology);
     }
 
     fn next_timeout(&self) -> Option<Time> {

@@ -174,7 +174,7 @@ pub(crate) fn covers(fallback_on: FallbackOn, code: Code) -> bool {
 
 /// The wait between try number `runs` and the next. With no backoff of its own a stage waits 100 ms, except that the
 /// first retry after a loss is free; each further wait is twice the last, up to 30 s.
-fn pause(rules: &StageRules, runs: u32, mishap: Mishap) -> Duration {
+pub(crate) fn pause(rules: &StageRules, runs: u32, mishap: Mishap) -> Duration {
     let longest = Duration::from_secs(30);
     let free = u32::from(rules.backoff.is_none() && mishap == Mishap::Lost);
     let first = rules.backoff.unwrap_or(Duration::from_millis(100));

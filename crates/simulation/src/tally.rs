@@ -13,7 +13,19 @@ macro_rules! happenings {
             /// All that can happen.
             pub const ALL: &[Happening] = &[$(Happening::$name),+];
         }
+
+        impl $crate::tally::Counted for Happening {
+            const ALL: &'static [Happening] = Happening::ALL;
+        }
     };
+}
+
+pub(crate) use happenings;
+
+/// A kind of thing that is counted.
+pub trait Counted: Copy + Ord + fmt::Debug + 'static {
+    /// All of the kind.
+    const ALL: &'static [Self];
 }
 
 happenings! {
@@ -158,32 +170,38 @@ happenings! {
 }
 
 /// How often each thing happened.
-#[derive(Clone, Debug, Default)]
-pub struct Tally {
-    counts: BTreeMap<Happening, u64>,
+#[derive(Clone, Debug)]
+pub struct Tally<H = Happening> {
+    counts: BTreeMap<H, u64>,
 }
 
-impl Tally {
-    pub(crate) fn count(&mut self, what: Happening) {
+impl<H> Default for Tally<H> {
+    fn default() -> Self {
+        Tally { counts: BTreeMap::new() }
+    }
+}
+
+impl<H: Counted> Tally<H> {
+    pub(crate) fn count(&mut self, what: H) {
         *self.counts.entry(what).or_default() += 1;
     }
 
     /// How often this happened.
-    pub fn of(&self, what: Happening) -> u64 {
+    pub fn of(&self, what: H) -> u64 {
         self.counts.get(&what).copied().unwrap_or_default()
     }
 
     /// Adds what happened in another run.
-    pub fn add(&mut self, other: &Tally) {
+    pub fn add(&mut self, other: &Tally<H>) {
         for (what, count) in &other.counts {
             *self.counts.entry(*what).or_default() += count;
         }
     }
 }
 
-impl fmt::Display for Tally {
+impl<H: Counted> fmt::Display for Tally<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for what in Happening::ALL {
+        for what in H::ALL {
             writeln!(f, "{:>12}  {what:?}", self.of(*what))?;
         }
         Ok(())

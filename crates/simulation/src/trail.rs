@@ -1,7 +1,7 @@
 //! Payloads that carry the way that they came. Each stage folds itself and what it did into the number it was handed,
 //! so a payload of another request, of another stage or of an earlier attempt never looks right.
 
-use evener_core::{Path, StageId, Step, Topology};
+use evener_core::{Code, Path, StageId, Step, Topology};
 
 /// What a client sends with request number `request`.
 pub(crate) fn start(request: u32) -> u64 {
@@ -26,6 +26,41 @@ pub(crate) fn goto(payload: u64, stage: StageId) -> u64 {
 /// What a function raises, for its client to take.
 pub(crate) fn raised(payload: u64, stage: StageId) -> u64 {
     fold(payload, 4 << 32 | u64::from(stage.0))
+}
+
+/// Element number `at` of the list that a payload is.
+pub(crate) fn element(payload: u64, at: usize) -> u64 {
+    fold(payload, 5 << 32 | at as u64)
+}
+
+/// Piece number `at` of an answer in chunks.
+pub(crate) fn piece(payload: u64, at: u32) -> u64 {
+    fold(payload, 6 << 32 | u64::from(at))
+}
+
+/// What the JSON of a fallback stands for.
+pub(crate) fn constant(json: &str) -> u64 {
+    json.bytes().fold(7 << 32, |folded, byte| fold(folded, u64::from(byte)))
+}
+
+/// What branches come to, in their order: each with its name, and its value or its problem. `None` if one of the values
+/// cannot be put together with others.
+pub(crate) fn gathered(parts: &[(&str, Result<u64, Code>)]) -> Option<u64> {
+    let mut all = fold(8 << 32, parts.len() as u64);
+    for (name, end) in parts {
+        all = name.bytes().fold(all, |folded, byte| fold(folded, u64::from(byte)));
+        all = match end {
+            Ok(value) if is_single(*value) => return None,
+            Ok(value) => fold(all, *value),
+            Err(code) => fold(fold(all, 9 << 32), *code as u64),
+        };
+    }
+    Some(all)
+}
+
+/// Whether a value cannot be put together with others.
+pub(crate) fn is_single(value: u64) -> bool {
+    value.is_multiple_of(211)
 }
 
 /// One step of SplitMix64 (Steele, Lea and Flood, 2014) over both numbers.

@@ -1,73 +1,91 @@
 //! Handing out: one job at a time, or several at once to a worker that takes them as one.
 
 use super::Dispatcher;
-use crate::job::{Due, JobKey};
+use crate::job::{Due, Job};
 use crate::pool::{Ahead, Flight, WorkerKey};
 use crate::queue::after;
 use crate::time::Time;
 use crate::topology::{Batch, StageId};
 
 impl<P: Clone, R> Dispatcher<P, R> {
-    /// Gives the next job to an idle slot. False if there is none.
-    pub(super) fn hand_to(&mut self, now: Time, slot: WorkerKey, stage: StageId, waited: bool) -> bool {
-        let Some(key) = self.stages[stage.index()].queue.pop(&mut self.jobs, now, waited) else { return false };
-        self.hand(now, slot, stage, key, false)
-    }
-
-    /// Gives a job to an idle slot. `more`: the next job belongs to the same batch.
-    fn hand(&mut self, now: Time, slot: WorkerKey, stage: StageId, key: JobKey, more: bool) -> bool {
-        let Some(job) = self.jobs.get_mut(key) else { return false };
+    /// Gives the next job to an idle slot. None if there is none. `room`: how much its batch still takes, 0 where there are no
+    /// batches. How much it takes with that job in it, if the next fits in as well, and otherwise 0.
+    pub(super) fn hand_to(
+        &mut self,
+        now: Time,
+        slot: WorkerKey,
+        stage: StageId,
+        waited: bool,
+        room: u32,
+    ) -> Option<u32> {
+        let key = self.stages[stage.index()].queue.pop(&mut self.jobs, now, waited)?;
+        let job = self.jobs.get_mut(key)?;
         job.attempt += 1;
         let flight = Flight { job: key, attempt: job.attempt };
-        let terms = job.terms;
-        let Some(id) = self.push_run(slot, key, more) else { return false };
+        let (terms, weight) = (job.terms, job.weight);
+        let left = if room == 0 { 0 } else { self.room_behind(stage, room, weight) };
+        let id = self.push_run(slot, key, left > 0)?;
         let begun = Ahead { flight, id, wanted: true, recalled: false, terms, kill: false };
         self.begin(now, slot, stage, begun);
-        true
+        Some(left)
     }
 
-    /// Hands out batches for as long as there are idle workers and jobs for them: as many as there are slots, or as weigh so much,
-    /// or fewer if one of them has waited long enough.
+    /// How much a batch takes beside a job of that weight, if the next job fits in, and otherwise 0.
+    fn room_behind(&self, stage: StageId, room: u32, weight: u16) -> u32 {
+        let rules = self.topology.stage(stage);
+        let left = room.saturating_sub(rules.share(weight));
+        let next = self.stages[stage.index()].queue.first().and_then(|next| self.jobs.get(next));
+        if next.is_some_and(|next| rules.share(next.weight) <= left) { left } else { 0 }
+    }
+
+    /// Hands out batches for as long as there are idle workers and jobs for them: what fills one, or all that wait if one of them has
+    /// waited long enough.
     pub(super) fn hand_out_batches(&mut self, now: Time, stage: StageId, batch: Batch, waited: bool) {
-        let most = self.topology.stage(stage).slots as usize;
+        let most = self.topology.stage(stage).slots;
         while self.pools.has_idle(stage) {
-            // Each weighs 1 at least, and where nothing is weighed just that.
-            if self.stages[stage.index()].queue.weight() < most as u64 {
+            if !self.fills_batch(stage) {
                 let Some(due) = self.longest_waiting(stage).map(|entered| entered + batch.wait) else { break };
                 if due > now {
                     return self.wait_for_more(stage, due);
                 }
             }
             let Some(worker) = self.pools.take_idle(stage) else { break };
-            let batch = self.next_batch(now, stage, most, waited);
-            let slots: Vec<WorkerKey> = self.pools.slots(worker).take(batch.len()).collect();
-            for ((slot, key), left) in slots.into_iter().zip(&batch).zip((0..batch.len()).rev()) {
-                self.hand(now, slot, stage, *key, left > 0);
+            let waiting = self.stages[stage.index()].queue.len();
+            let slots: Vec<WorkerKey> = self.pools.slots(worker).take(waiting).collect();
+            let mut room = most;
+            for slot in slots {
+                room = self.hand_to(now, slot, stage, waited, room).unwrap_or(0);
+                if room == 0 {
+                    break;
+                }
             }
         }
         self.stages[stage.index()].batch.take().map(|(_, timer)| self.timers.clear(timer));
     }
 
-    /// Takes the jobs whose turn it is out of the queue, until `most` is reached: of their number, and of what they weigh together.
-    fn next_batch(&mut self, now: Time, stage: StageId, most: usize, waited: bool) -> Vec<JobKey> {
-        let (mut batch, mut weight) = (Vec::new(), 0);
-        let queue = &mut self.stages[stage.index()].queue;
-        while let Some(job) = queue.first().and_then(|first| self.jobs.get(first)).filter(|_| batch.len() < most) {
-            weight += usize::from(job.weight);
-            if weight > most && !batch.is_empty() {
-                break;
-            }
-            batch.extend(queue.pop(&mut self.jobs, now, waited));
+    /// Whether what waits is as much as a batch takes, or more: then it is full, or the next job does not fit in.
+    fn fills_batch(&self, stage: StageId) -> bool {
+        let rules = self.topology.stage(stage);
+        let most = rules.slots as usize;
+        // Each weighs 1 at least.
+        if self.stages[stage.index()].queue.len() >= most {
+            return true;
         }
-        batch
+        rules.batch.is_some_and(|batch| batch.weighed)
+            && self.waiting(stage).map(|job| rules.share(job.weight) as usize).sum::<usize>() >= most
     }
 
     /// When the job came that has waited longest. It need not be the first of those that wait: others may be more urgent. Takes
     /// time in the number of jobs, which are fewer here than a worker has slots.
     fn longest_waiting(&self, stage: StageId) -> Option<Time> {
+        self.waiting(stage).map(|job| job.entered).min()
+    }
+
+    /// The jobs that wait, flow by flow.
+    fn waiting(&self, stage: StageId) -> impl Iterator<Item = &Job<P>> {
         let heads = self.stages[stage.index()].queue.heads();
         let flows = heads.flat_map(|head| std::iter::successors(Some(head), |key| after(&self.jobs, *key)));
-        flows.filter_map(|key| self.jobs.get(key)).map(|job| job.entered).min()
+        flows.filter_map(|key| self.jobs.get(key))
     }
 
     fn wait_for_more(&mut self, stage: StageId, due: Time) {

@@ -114,7 +114,7 @@ fn one_that_is_cancelled_while_it_waits_makes_nobody_wait_longer() {
     double.expect(["a.0 runs r2.1 try 1: y"]);
 }
 
-/// One worker that takes jobs at once which weigh up to 10 together.
+/// The same with weights, and up to ten together.
 fn weighed() -> Double {
     let batch = Some(Batch { wait: Duration::from_millis(50), weighed: true });
     let mut double = Double::new(vec![StageRules { slots: 10, batch, ..stage("a") }]);
@@ -122,7 +122,7 @@ fn weighed() -> Double {
     double
 }
 
-/// A job comes in that weighs so much.
+/// A job of that weight comes.
 fn comes(double: &mut Double, value: &'static str, weight: u32) {
     let request = double.submit("a", value);
     double.expect([&format!("which key has r{request}: {value}")]);
@@ -130,7 +130,7 @@ fn comes(double: &mut Double, value: &'static str, weight: u32) {
 }
 
 #[test]
-fn a_batch_goes_when_it_weighs_enough() {
+fn a_batch_goes_when_it_weighs_as_much_as_it_may() {
     let mut double = weighed();
     comes(&mut double, "x", 4);
     double.expect([]);
@@ -141,37 +141,82 @@ fn a_batch_goes_when_it_weighs_enough() {
 }
 
 #[test]
-fn a_batch_goes_without_what_would_be_too_much() {
+fn a_batch_goes_when_the_next_does_not_fit() {
     let mut double = weighed();
-    comes(&mut double, "x", 6);
-    double.expect([]);
+    comes(&mut double, "x", 4);
     comes(&mut double, "y", 5);
-    double.expect(["a.0 runs r1.1 try 1: x"]);
-    double.next("a.0", "X");
-    // The other one waits for company, as it did all along.
-    double.expect(["r1 = value X"]);
-    double.wait(51);
-    double.expect(["a.0 runs r2.1 try 1: y"]);
+    double.expect([]);
+    comes(&mut double, "z", 2);
+    double.expect(["a.0 runs r1.1 try 1: x, and", "a.0 gets r2.1 try 1: y"]);
+    assert_eq!(double.queued(0), 1);
+    double.arrive(0);
+    double.expect([]);
+    double.wait(49);
+    double.expect([]);
+    double.wait(2);
+    double.expect(["a.1 runs r3.1 try 1: z"]);
 }
 
 #[test]
-fn what_weighs_more_than_a_batch_goes_alone() {
+fn nothing_overtakes_what_does_not_fit() {
     let mut double = weighed();
-    comes(&mut double, "x", 1);
-    double.expect([]);
-    comes(&mut double, "heavy", u32::MAX);
+    comes(&mut double, "x", 6);
+    comes(&mut double, "y", 5);
     double.expect(["a.0 runs r1.1 try 1: x"]);
-    double.next("a.0", "X");
-    double.expect(["r1 = value X", "a.0 runs r2.1 try 1: heavy"]);
-    comes(&mut double, "y", 0);
-    double.next("a.0", "HEAVY");
-    double.expect(["r2 = value HEAVY"]);
-    // Nothing weighs less than 1.
-    for value in ["1", "2", "3", "4", "5", "6", "7", "8"] {
-        comes(&mut double, value, 0);
+    comes(&mut double, "z", 1);
+    double.expect([]);
+    double.arrive(0);
+    double.expect([]);
+    comes(&mut double, "w", 4);
+    double.expect(["a.1 runs r2.1 try 1: y, and", "a.1 gets r3.1 try 1: z, and", "a.1 gets r4.1 try 1: w"]);
+}
+
+#[test]
+fn one_that_is_too_heavy_goes_alone() {
+    let mut double = weighed();
+    comes(&mut double, "x", 70_000);
+    double.expect(["a.0 runs r1.1 try 1: x"]);
+    comes(&mut double, "y", 1);
+    comes(&mut double, "z", u32::MAX);
+    double.expect([]);
+    double.arrive(0);
+    double.expect(["a.1 runs r2.1 try 1: y"]);
+    double.arrive(0);
+    double.expect(["a.2 runs r3.1 try 1: z"]);
+}
+
+#[test]
+fn what_weighs_nothing_weighs_one() {
+    let mut double = weighed();
+    for _ in 0..9 {
+        comes(&mut double, "x", 0);
         double.expect([]);
     }
-    comes(&mut double, "9", 0);
-    assert_eq!(double.hands("a.0").len(), 10);
+    comes(&mut double, "x", 0);
+    assert_eq!(double.seen().len(), 10, "{:?}", double.seen());
     double.clear();
+}
+
+#[test]
+fn a_job_keeps_its_weight_for_its_next_try() {
+    let mut double = weighed();
+    comes(&mut double, "x", 7);
+    double.wait(51);
+    double.expect(["a.0 runs r1.1 try 1: x"]);
+    double.lose("a.0");
+    assert_eq!(double.retried.len(), 1);
+    double.clear();
+    comes(&mut double, "y", 4);
+    double.expect([]);
+    double.arrive(0);
+    double.expect(["a.1 runs r1.1 try 2: x"]);
+}
+
+#[test]
+fn a_weight_that_cannot_be_told_fails_the_job() {
+    let mut double = weighed();
+    double.submit("a", "x");
+    double.expect(["which key has r1: x"]);
+    double.has_key(1, Err(Failure::Filter { detail: "cannot index".into() }));
+    double.expect(["r1 = 500 filter-failed"]);
 }

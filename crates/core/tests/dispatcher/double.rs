@@ -449,17 +449,16 @@ impl Double {
     /// The key of a request's job becomes known, or why it has none.
     #[track_caller]
     pub(crate) fn has_key(&mut self, request: u32, key: Result<u32, Failure>) {
-        let job = self.assessed[&request];
-        let assessment = key.map(|affinity| Assessment { affinity, ..Assessment::default() });
-        self.input(|core, now| core.assessed(now, job, assessment));
+        self.is_assessed(request, key.map(|key| Assessment { affinity: key.into(), weight: 1 }));
     }
 
-    /// The weight of a request's job becomes known.
-    #[track_caller]
     pub(crate) fn weighs(&mut self, request: u32, weight: u32) {
+        self.is_assessed(request, Ok(Assessment { affinity: 0, weight }));
+    }
+
+    fn is_assessed(&mut self, request: u32, key: Result<Assessment, Failure>) {
         let job = self.assessed[&request];
-        let assessment = Assessment { weight, ..Assessment::default() };
-        self.input(|core, now| core.assessed(now, job, Ok(assessment)));
+        self.input(|core, now| core.assessed(now, job, key));
     }
 
     /// The client of a request took so many bytes of its chunks.

@@ -1,19 +1,27 @@
 //! The simulation can fail: each way to spoil the dispatcher's work is noticed, and for the right reason.
 
+mod graphs;
 mod rules;
 mod spoiler;
+mod way;
 
 use std::collections::BTreeSet;
 
 use evener_simulation::{Core, Failure, Machine, run_on};
-use spoiler::{Spoiled, Way};
+use spoiler::Spoiled;
+use way::Way;
 
 /// The first failure among a few thousand worlds that says one of these.
 #[track_caller]
 fn failure<M: Machine>(machine: impl Fn(Core) -> M, words: &[&str]) -> Failure {
+    failure_of(|seed| run_on(seed, &machine).err(), words)
+}
+
+#[track_caller]
+fn failure_of(run: impl Fn(u64) -> Option<Failure>, words: &[&str]) -> Failure {
     let mut others = BTreeSet::new();
     for seed in 0..3_000 {
-        let Err(failure) = run_on(seed, &machine) else { continue };
+        let Some(failure) = run(seed) else { continue };
         if words.iter().any(|words| failure.what.contains(words)) {
             return failure;
         }

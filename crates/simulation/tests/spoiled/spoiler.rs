@@ -2,71 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZero;
+use std::sync::Arc;
 use std::time::Duration;
 
 use evener_core::{
-    Action, Answer, Code, Failure, FunctionId, JobKey, Landed, Loss, Outcome, Problem, Refused, RequestId, RequestKey,
-    StageId, Submission, Time, Withdrawal, WorkerKey,
+    Action, Answer, Assessment, Code, Failure, FunctionId, JobKey, Landed, Loss, Outcome, Problem, Refused, RequestId,
+    RequestKey, StageId, Submission, Time, Topology, Withdrawal, WorkerKey,
 };
 use evener_simulation::{Core, Machine};
 
-/// How the work is spoiled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
-    Not,
-    LoseRun,
-    Misdirect,
-    MixUpPayloads,
-    LoseAnswer,
-    DoubleAnswer,
-    MixUpAnswers,
-    IgnoreLeaving,
-    LoseCancel,
-    LoseStop,
-    LoseRetire,
-    Unfence,
-    LoseOutcome,
-    OverlookDeath,
-    StopClock,
-    FastClock,
-    ForgetDrain,
-    LoseRetried,
-    /// The order of two jobs that go out at once is turned round.
-    OutOfTurn,
-    /// Workers are taken to have given credit that they have not given.
-    InventCredit,
-    LoseAsk,
-    AskTwice,
-    /// All functions are taken to be quick.
-    InventPace,
-    OverlookPrint,
-    LoseRecall,
-    RecallEarly,
-    LoseReturned,
-    /// What did not begin on a worker that died counts as a try.
-    ChargeAhead,
-    /// What may begin on a stuck worker after all does not count as a try.
-    SpareStuck,
-    LoseGoingOn,
-    GoOnTwice,
-    /// What has begun, or may have, is cancelled all the same.
-    CancelBegun,
-    IgnoreWithdrawal,
-    /// A worker is not asked whether the job has begun that is to be withdrawn.
-    LoseQuestion,
-    /// Whoever insists is answered, and the worker is left in peace.
-    NeverKill,
-    /// Whoever insists is answered, and counted as one that went away.
-    CountAsLeft,
-    InvertUrgency,
-    ForgetUrgency,
-    /// All functions are taken for one.
-    MixUpFunctions,
-    RememberFunctions,
-    ForgetOwnRetries,
-    ForgetOwnTimeouts,
-    SwallowException,
-}
+use crate::way::Way;
 
 pub(crate) struct Spoiled {
     core: Core,
@@ -89,6 +34,8 @@ pub(crate) struct Spoiled {
     spared: BTreeSet<WorkerKey>,
     /// What goes out beside what the dispatcher says.
     own: Vec<Action<u64, u32>>,
+    /// How many keys of jobs were told.
+    keys_told: u64,
     last_payload: u64,
     last_reply: u32,
 }
@@ -107,6 +54,7 @@ impl Spoiled {
             withdrawn: false,
             spared: BTreeSet::new(),
             own: Vec::new(),
+            keys_told: 0,
             last_payload: 0,
             last_reply: u32::MAX,
         }
@@ -121,8 +69,11 @@ impl Spoiled {
     }
 
     fn spoil(&mut self, mut action: Action<u64, u32>, into: &mut Vec<Action<u64, u32>>) {
+        if matches!(action, Action::Run { .. }) && self.strikes(Way::DoubleRun) {
+            into.extend(again(&action));
+        }
         let lost = match &mut action {
-            Action::Run { worker, job, attempt, tries, payload, request_id, from_client, function, .. } => {
+            Action::Run { worker, job, attempt, tries, payload, request_id, from_client, function, batch, .. } => {
                 *function = self.functions.get(request_id).copied().filter(|_| *from_client);
                 let wrong_by = self.wrong_by.get(job).copied().unwrap_or_default();
                 *tries = tries.saturating_add_signed(wrong_by);
@@ -143,14 +94,27 @@ impl Spoiled {
                     into.extend([action, recall]);
                     return;
                 }
+                if self.way == Way::CutBatch {
+                    *batch = false;
+                }
                 self.strikes(Way::LoseRun)
             }
-            Action::Outdated
-            | Action::Grow { .. }
-            | Action::Shrink { .. }
-            | Action::Assess { .. }
-            | Action::Chunk { .. }
-            | Action::Credit { .. } => false,
+            Action::Outdated => self.way == Way::LoseOutdated,
+            Action::Grow { stage } => {
+                if self.strikes(Way::GrowTwice) {
+                    into.push(Action::Grow { stage: *stage });
+                }
+                self.strikes(Way::LoseGrow)
+            }
+            Action::Shrink { .. } => self.strikes(Way::LoseShrink),
+            Action::Assess { .. } => self.strikes(Way::LoseAssess),
+            Action::Chunk { request, payload } => {
+                if self.strikes(Way::DoubleChunk) {
+                    into.push(Action::Chunk { request: *request, payload: *payload });
+                }
+                self.strikes(Way::LoseChunk)
+            }
+            Action::Credit { .. } => self.strikes(Way::LoseCredit),
             Action::AskCredit { worker } => {
                 if self.strikes(Way::AskTwice) {
                     into.push(Action::AskCredit { worker: *worker });
@@ -209,6 +173,7 @@ impl Machine for Spoiled {
         terms.function.map(|function| self.functions.insert(submission.id, function));
         match self.way {
             Way::InvertUrgency => terms.priority = terms.priority.saturating_neg(),
+            Way::MixUpFlows => terms.flow = 0,
             Way::ForgetUrgency => terms.priority = 0,
             Way::MixUpFunctions => terms.function = terms.function.map(|_| FunctionId(NonZero::<u32>::MIN)),
             Way::ForgetOwnRetries => terms.retries = None,
@@ -259,6 +224,12 @@ impl Machine for Spoiled {
         }
         if !self.strikes(Way::OverlookDeath) {
             self.core.worker_lost(now, worker, loss);
+        }
+    }
+
+    fn retire(&mut self, now: Time, worker: WorkerKey) {
+        if self.way != Way::IgnoreRetirement {
+            self.core.retire(now, worker);
         }
     }
 
@@ -319,6 +290,31 @@ impl Machine for Spoiled {
         }
     }
 
+    fn chunk(&mut self, now: Time, worker: WorkerKey, job: JobKey, attempt: u32, payload: u64) -> bool {
+        self.core.chunk(now, worker, job, attempt, payload)
+    }
+
+    fn consumed(&mut self, request: RequestKey, bytes: u64) {
+        self.core.consumed(request, bytes);
+    }
+
+    fn assessed(&mut self, now: Time, job: JobKey, assessment: Result<Assessment, Failure>) {
+        self.keys_told += 1;
+        let told = self.keys_told;
+        let assessment = assessment.map(|Assessment { affinity, weight }| match self.way {
+            Way::ForgetKeys => Assessment { affinity: affinity + 1_000 * told, weight },
+            Way::ForgetWeights => Assessment { affinity, weight: 1 },
+            _ => Assessment { affinity, weight },
+        });
+        self.core.assessed(now, job, assessment);
+    }
+
+    fn reload(&mut self, now: Time, topology: Arc<Topology>) {
+        if self.way != Way::IgnoreReload {
+            self.core.reload(now, topology);
+        }
+    }
+
     fn next_timeout(&self) -> Option<Time> {
         self.core.next_timeout()
     }
@@ -341,4 +337,29 @@ impl Machine for Spoiled {
     fn core(&self) -> &Core {
         &self.core
     }
+}
+
+/// The same job for the same worker once more.
+fn again(action: &Action<u64, u32>) -> Option<Action<u64, u32>> {
+    let Action::Run { worker, job, attempt, tries, id, request, request_id, deadline, payload, .. } = *action else {
+        return None;
+    };
+    let Action::Run { from_client, stream, batch, function, problem, .. } = action else { return None };
+    let (from_client, stream, batch, function) = (*from_client, *stream, *batch, *function);
+    Some(Action::Run {
+        worker,
+        job,
+        attempt,
+        tries,
+        id,
+        request,
+        request_id,
+        from_client,
+        stream,
+        batch,
+        function,
+        deadline,
+        payload,
+        problem: problem.clone(),
+    })
 }
