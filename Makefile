@@ -28,7 +28,7 @@ demo: install
 	EVENER_BIN=$(CURDIR)/$(BIN) $(VENV)/bin/python examples/functions/demo.py
 
 build:
-	cargo build --locked --package evener --package embed-rust
+	cargo build --locked --package evener --package embed-rust --package frames-rust
 
 # The package in the virtual environment of the tests, as a wheel like that of `make wheel`, but quick to build.
 install: $(VENV_READY) build

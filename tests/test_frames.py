@@ -9,10 +9,11 @@ import textwrap
 
 import pytest
 
-from harness import assert_problem, until
+from harness import assert_problem, binary, until
 from harness.node import REPOSITORY
 
-EXAMPLE = REPOSITORY / "examples" / "frames-c"
+EXAMPLES = REPOSITORY / "examples"
+EXAMPLE = EXAMPLES / "frames-c"
 
 # A worker that speaks frames by hand: it answers its jobs in pairs, the later one first, or dies of one.
 WORKER = """\
@@ -172,3 +173,45 @@ def test_the_example_in_c(example):
         process.send(signal.SIGKILL)
     until(lambda: not any(process.is_alive for process in workers), "the workers' deaths")
     assert example.get("/is_prime?possible_prime=91").text == "7"
+
+
+@pytest.fixture
+def in_rust(node):
+    program = binary().parent / "frames-rust"
+    assert program.exists(), "`make build` builds the example"
+    service = (EXAMPLES / "frames-rust" / "service.yaml").read_text().replace("127.0.0.1:8009", "127.0.0.1:0")
+    started = node(service, wait=None)
+    shutil.copy(program, started.folder / "worker")
+    return started.wait_listening().wait_ready()
+
+
+def test_the_example_in_rust(in_rust):
+    shown = re.findall(r"possible_prime=(\d+)'\n(\d+)\n", (EXAMPLES / "frames-rust" / "README.md").read_text())
+    assert len(shown) == 2
+    for asked, answer in shown:
+        found = in_rust.get(f"/is_prime?possible_prime={asked}")
+        assert (found.status, found.text) == (200, answer)
+    answer = in_rust.get("/is_prime?possible_prime=1")
+    assert_problem(answer, "aborted", status=422, stage="divide", tries=1, saying="1 has no smallest divisor")
+    answer = in_rust.get("/is_prime?possible_prime=" + "9" * 40)
+    assert_problem(answer, "value-not-decodable", stage="divide", tries=1)
+    workers = [process for process in in_rust.family() if process.name == "worker"]
+    assert len(workers) == 2
+    in_rust.wait_log('runtime="divide 1.0"')
+    for process in workers:
+        process.send(signal.SIGKILL)
+    until(lambda: not any(process.is_alive for process in workers), "the workers' deaths")
+    assert in_rust.get("/is_prime?possible_prime=91").text == "7"
+
+
+def test_a_worker_in_rust_wants_a_node():
+    done = subprocess.run(
+        [binary().parent / "frames-rust"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "a node starts this program" in done.stderr

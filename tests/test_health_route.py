@@ -34,7 +34,7 @@ def test_a_node_is_starting_then_ready_then_draining(node):
         until(lambda: kept.get("/up").status == 200, "the node is ready")
         assert kept.get("/up").json == {"status": "ready"}
         assert kept.request("HEAD", "/up").status == 200
-        assert_problem(kept.request("POST", "/up"), "method-not-allowed", saying="takes GET, not POST")
+        assert_problem(kept.request("POST", "/up"), "method-not-allowed", saying="takes GET, HEAD, not POST")
     with Http2(started.address()) as connection:
         running = connection.send("GET", "/work")
         started.wait_notes("began")

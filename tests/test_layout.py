@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "evener-bridge": {"evener-sdk"},
     "evener": {"evener-engine", "evener-sdk"},
     "embed-rust": {"evener-engine"},
+    "frames-rust": {"evener-sdk"},
 }
 
 

@@ -7,10 +7,11 @@ use std::time::Duration;
 use crate::gather::{Cursor, GatherKey};
 use crate::pool::WorkerKey;
 use crate::request::{Request, RequestKey};
+use crate::rules::StageRules;
 use crate::slab::Key;
 use crate::time::Time;
 use crate::timers::TimerKey;
-use crate::topology::{StageId, StageRules};
+use crate::topology::StageId;
 
 /// A request's public id, a UUIDv7 whose last 20 bits are zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

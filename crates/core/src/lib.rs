@@ -25,6 +25,7 @@ mod pool;
 pub mod problem;
 mod queue;
 mod request;
+mod rules;
 pub mod slab;
 pub mod state;
 pub mod time;
@@ -41,7 +42,6 @@ pub use outcome::{Answer, Failure, Loss, Outcome, Reply};
 pub use pool::{StageCounts, WorkerKey};
 pub use problem::{Cause, Code, Problem};
 pub use request::{FallbackOn, RequestKey};
+pub use rules::{Batch, OnCancel, RetryOn, Scale, StageRules};
 pub use time::Time;
-pub use topology::{
-    Batch, OnCancel, OnFailure, Over, Path, RetryOn, Scale, Scatter, StageId, StageRules, Step, Topology,
-};
+pub use topology::{OnFailure, Over, Path, Scatter, StageId, Step, Topology};

@@ -3,6 +3,7 @@
 //! The lock is held for about a microsecond at a time. Under it, actions only append to the outbox of a worker, or hand an
 //! answer to the task that waits for it; the writing and sending happens elsewhere, in the order in which it was decided.
 
+mod actions;
 mod door;
 mod events;
 mod locals;
@@ -15,12 +16,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use evener_core::state::{Bounds, State as Kept};
-use evener_core::{
-    Action, Answer, Budget, Dispatcher, Problem, RequestId, RequestKey, StageId, Stop, Time, Topology, WorkerKey,
-};
-use evener_doors::stream::{ChunkSender, Chunks, stream};
-use evener_doors::{Arrival, Node as _, Parcel, PoolView};
-use evener_protocol::{JobHead, Task, Value};
+use evener_core::{Action, Budget, Dispatcher, StageId, Time, Topology, WorkerKey};
+use evener_doors::{Node as _, Parcel, PoolView};
+use evener_protocol::Task;
 use evener_supervisor::slot::Line;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Notify, watch};
@@ -29,13 +27,11 @@ pub(crate) use self::replan::Plans;
 use self::waiter::Call;
 pub(crate) use self::waiter::Waiter;
 use crate::clock::Clock;
-use crate::errand::{Assess, Errands, Question};
-use crate::extension;
+use crate::errand::{Assess, Errands};
 use crate::functions::Functions;
 use crate::gather::PAYLOADS;
-use crate::local::{LocalJob, LocalSeat};
+use crate::local::LocalSeat;
 use crate::metrics::Metrics;
-use crate::recovery;
 use crate::roster::Order;
 use crate::stamp::Stamp;
 
@@ -239,213 +235,6 @@ impl Node {
                 return;
             }
         }
-    }
-
-    fn carry_out(&self, state: &mut State, now: Time) {
-        let State { dispatcher, seats, actions, ran, armed, locals, assess, errands, .. } = state;
-        dispatcher.take_actions(actions);
-        for action in actions.drain(..) {
-            match action {
-                Action::Run {
-                    worker,
-                    job,
-                    attempt,
-                    tries,
-                    id,
-                    request,
-                    request_id,
-                    from_client,
-                    function: _,
-                    stream,
-                    batch,
-                    deadline,
-                    payload,
-                    problem,
-                } => {
-                    let waiter = dispatcher.reply(request);
-                    let (payload, from_client) = match problem {
-                        Some(problem) => {
-                            let value = self.recovery(&problem, request_id, &payload.value, waiter);
-                            (Parcel { value, held: payload.held }, false)
-                        }
-                        None => (payload, from_client),
-                    };
-                    if let Some(seat) = locals.get_mut(&worker) {
-                        let (origin, is_request) = match dispatcher.reply(request) {
-                            Some(Waiter::Request { origin, as_request, .. }) => {
-                                (origin.clone(), *as_request && from_client)
-                            }
-                            Some(Waiter::Call(_)) | None => (None, false),
-                        };
-                        let (cancelled, asked) = seat.begin();
-                        let local = seat.local.clone();
-                        let timeout = dispatcher.topology().stage(seat.stage).timeout;
-                        errands.jobs.push(LocalJob {
-                            worker,
-                            job,
-                            attempt,
-                            local,
-                            payload,
-                            origin,
-                            is_request,
-                            timeout,
-                            cancelled,
-                            asked,
-                        });
-                        continue;
-                    }
-                    let Some(seat) = seats.get_mut(&worker) else {
-                        tracing::error!(job = %id, "a job was handed to a worker that is not there");
-                        continue;
-                    };
-                    let waiter = dispatcher.reply(request);
-                    if let Some(Waiter::Call(call)) = waiter {
-                        call.handed(seat.pid, tries);
-                        let (task, left_nanos) = (seat.task_of(call), call.left_nanos);
-                        let head = JobHead {
-                            job,
-                            attempt,
-                            tries,
-                            left_nanos,
-                            task,
-                            stream: false,
-                            batch: false,
-                            extension: &[],
-                        };
-                        seat.line.job(&head, &payload.value);
-                        continue;
-                    }
-                    let left_nanos = deadline.since(now).as_nanos().min(u128::from(u64::MAX - 1)) as u64;
-                    let is_request = from_client && matches!(waiter, Some(Waiter::Request { as_request: true, .. }));
-                    let told = extension::Told { id, request_id, context: seat.context, is_request, waiter };
-                    let extension = extension::of_job(&told, &payload.value);
-                    let task = if is_request { Task::Request } else { Task::Value };
-                    let stream = stream && seat.streams;
-                    let head = JobHead { job, attempt, tries, left_nanos, task, stream, batch, extension: &extension };
-                    seat.line.job(&head, &payload.value);
-                }
-                Action::Assess { job, stage, request, from_client, payload } => {
-                    let Some(assess) = assess.get(&stage).cloned() else {
-                        tracing::error!("a job was to be assessed where nothing is asked");
-                        continue;
-                    };
-                    let origin = match dispatcher.reply(request) {
-                        Some(Waiter::Request { as_request: true, origin, .. }) if from_client => origin.clone(),
-                        Some(Waiter::Request { .. } | Waiter::Call(_)) | None => None,
-                    };
-                    errands.questions.push(Question { job, assess, payload, origin });
-                }
-                Action::Grow { stage } => self.order(Order::Grow(stage)),
-                Action::Shrink { worker } => {
-                    if let Some(seat) = seats.get(&worker) {
-                        seat.line.leave();
-                    } else if locals.remove(&worker).is_some() {
-                        errands.gone.push(worker);
-                    }
-                }
-                Action::Outdated => self.order(Order::Outdated),
-                Action::Chunk { request, payload } => {
-                    if let Some(waiter) = dispatcher.reply_mut(request) {
-                        waiter.chunk(payload, || self.stream(request));
-                    }
-                }
-                Action::Credit { worker, job, attempt, bytes } => {
-                    if let Some(seat) = seats.get(&worker) {
-                        seat.line.credit_chunks(job, attempt, u32::try_from(bytes).unwrap_or(u32::MAX));
-                    }
-                }
-                Action::AskCredit { worker } => {
-                    if let Some(seat) = seats.get(&worker) {
-                        seat.line.ask_credit();
-                    }
-                }
-                Action::Recall { worker, job, attempt } => {
-                    if let Some(seat) = seats.get(&worker) {
-                        seat.line.recall(job, attempt);
-                    }
-                }
-                Action::Cancel { worker, job, attempt } => {
-                    if let Some(seat) = seats.get(&worker) {
-                        seat.line.cancel(job, attempt);
-                    } else if let Some(seat) = locals.get(&worker) {
-                        seat.cancel();
-                    }
-                }
-                Action::Stop { worker, signal: order } => {
-                    if let Some(seat) = seats.get(&worker) {
-                        let stage = &dispatcher.topology().stage(seat.stage).name;
-                        let job = dispatcher.worker_job(worker).map(tracing::field::display);
-                        let signal = match order {
-                            Stop::Terminate => "SIGTERM",
-                            Stop::Kill => "SIGKILL",
-                        };
-                        tracing::warn!(stage, worker = seat.index, job, signal, "worker keeps a job that was given up");
-                        seat.line.stop(order);
-                    } else if let Some(seat) = locals.get(&worker) {
-                        seat.stop(order);
-                    }
-                }
-                Action::Retire { worker } => {
-                    if let Some(seat) = seats.get(&worker) {
-                        seat.line.retire();
-                    }
-                }
-                Action::Retried { request_id, problem } => self.log(request_id, &problem, true),
-                Action::GoingOn { request } => {
-                    if let Some(Waiter::Call(call)) = dispatcher.reply(request) {
-                        call.goes_on();
-                    }
-                }
-                Action::Answer { reply: Waiter::Request { answer: to, chunks, .. }, request_id, answer } => {
-                    self.report(request_id, &answer);
-                    match (to, chunks, answer) {
-                        (_, Some(chunks), Answer::Problem(problem)) => chunks.end(Err(problem)),
-                        (_, Some(chunks), _) => chunks.end(Ok(())),
-                        // If nobody receives it, the client has just gone away.
-                        (Some(to), None, answer) => _ = to.send(Arrival::Answer(answer)),
-                        (None, None, _) => {}
-                    }
-                }
-                Action::Answer { reply: Waiter::Call(call), request_id, answer } => {
-                    self.report_call(request_id, &answer);
-                    call.answered(request_id, answer, *ran);
-                }
-            }
-        }
-        if let Some(next) = dispatcher.next_timeout().filter(|next| *next < *armed) {
-            *armed = next;
-            self.timer.notify_one();
-        }
-        if dispatcher.is_draining() && dispatcher.pending() == 0 {
-            self.idle.notify_waiters();
-        }
-    }
-
-    /// What the first stage of an `on_error` gets.
-    fn recovery(&self, problem: &Problem, id: RequestId, original: &Value, waiter: Option<&Waiter>) -> Value {
-        let origin = match waiter {
-            Some(Waiter::Request { as_request: true, origin, .. }) => origin.as_deref(),
-            Some(Waiter::Request { .. } | Waiter::Call(_)) | None => None,
-        };
-        recovery::value(&self.topology(), problem, id, original, origin)
-    }
-
-    /// The two ends of a stream to the client of that request.
-    fn stream(&self, request: RequestKey) -> (ChunkSender, Chunks) {
-        let (taker, leaver) = (self.this.clone(), self.this.clone());
-        let took = move |bytes| {
-            let Some(node) = taker.upgrade() else { return };
-            let mut state = node.state();
-            let now = node.clock.now();
-            state.dispatcher.consumed(request, bytes);
-            node.act(state, now);
-        };
-        let gone = move || {
-            if let Some(node) = leaver.upgrade() {
-                node.abandon(request);
-            }
-        };
-        stream(Box::new(took), Box::new(gone))
     }
 
     fn settle(&self, stage: StageId) {

@@ -16,7 +16,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::os::fd::FromRawFd;
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
@@ -171,11 +171,12 @@ fn object<'a>(fields: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<u8> {
 /// Serves the node that started this process until it ends: `handle` does one job at a time. `runtime` is what the program is, for
 /// people. Fails at once in a process that no node has started.
 pub fn serve(runtime: &str, handle: impl FnMut(Job<'_>) -> Made) -> io::Result<()> {
-    // SAFETY: a node leaves descriptor 3 to its worker, and nothing else in this process owns it. If no node has started the
-    // process, the first use says so.
+    // SAFETY: a node leaves descriptor 3 to its worker, and nothing in this process closes it. If no node has started the
+    // process there may be none: then the copy fails, and nothing is owned that is not there.
     #[allow(unsafe_code)]
-    let node = unsafe { UnixStream::from_raw_fd(NODE) };
-    node.peer_addr().map_err(|error| {
+    let left = unsafe { BorrowedFd::borrow_raw(NODE) };
+    let node = left.try_clone_to_owned().map(UnixStream::from).and_then(|node| node.peer_addr().map(|_| node));
+    let node = node.map_err(|error| {
         io::Error::new(error.kind(), format!("descriptor 3 is not a node's: a node starts this program ({error})"))
     })?;
     serve_on(node, runtime, handle)

@@ -14,8 +14,9 @@ use crate::job::{Due, FunctionId, JobId, JobKey, Place};
 use crate::outcome::Loss;
 use crate::pool::{AHEAD_WAIT, Ahead, Flight, Patience, State, Worker, WorkerKey};
 use crate::request::Waiting;
+use crate::rules::OnCancel;
 use crate::time::Time;
-use crate::topology::{OnCancel, StageId};
+use crate::topology::StageId;
 
 /// How long a job may wait behind another that takes longer than thought.
 const OVERDUE: Duration = Duration::from_millis(2);

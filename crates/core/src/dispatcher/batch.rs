@@ -4,8 +4,9 @@ use super::Dispatcher;
 use crate::job::{Due, Job};
 use crate::pool::{Ahead, Flight, WorkerKey};
 use crate::queue::after;
+use crate::rules::Batch;
 use crate::time::Time;
-use crate::topology::{Batch, StageId};
+use crate::topology::StageId;
 
 impl<P: Clone, R> Dispatcher<P, R> {
     /// Gives the next job to an idle slot. None if there is none. `room`: how much its batch still takes, 0 where there are no

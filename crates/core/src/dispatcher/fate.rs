@@ -73,21 +73,10 @@ impl<P: Clone, R> Dispatcher<P, R> {
     fn goto(&mut self, now: Time, key: JobKey, target: &str, value: P) {
         let Some(job) = self.jobs.get(key) else { return };
         let (from, request, cursor, terms) = (job.stage, job.request, job.cursor, job.terms.of_next());
-        let rules = self.topology.stage(from);
-        let from_name = &rules.name;
-        if let Some(declared) = rules.goto.as_ref().filter(|declared| !declared.iter().any(|name| name == target)) {
-            let detail = match &declared[..] {
-                [] => format!("stage `{from_name}` sent a value to `{target}`, and its `goto` allows no target"),
-                some => {
-                    let some = some.join("`, `");
-                    format!("stage `{from_name}` sent a value to `{target}`, and its `goto` has only `{some}`")
-                }
-            };
-            return self.give_up(now, key, Problem::new(Code::UnknownTarget, detail));
-        }
-        let Some(path) = self.topology.find(target) else {
-            let detail = format!("stage `{from_name}` sent a value to `{target}`, which is no stage or pipeline");
-            return self.give_up(now, key, Problem::new(Code::UnknownTarget, detail));
+        let from_name = &self.topology.stage(from).name;
+        let path = match self.target(from, target) {
+            Ok(path) => path,
+            Err(detail) => return self.give_up(now, key, Problem::new(Code::UnknownTarget, detail)),
         };
         let hops = cursor.hops + 1;
         if hops > self.topology.max_hops() {
@@ -115,6 +104,18 @@ impl<P: Clone, R> Dispatcher<P, R> {
         self.jobs.remove(key);
         self.done(from);
         self.go(now, request, cursor, Load { terms, payload: value, from_client: false });
+    }
+
+    /// Where a goto to that name leads, or why nowhere.
+    fn target(&self, from: StageId, target: &str) -> Result<Path, String> {
+        let rules = self.topology.stage(from);
+        let sent = format!("stage `{}` sent a value to `{target}`", rules.name);
+        if let Some(declared) = rules.goto.as_ref().filter(|declared| !declared.iter().any(|name| name == target)) {
+            let names: Vec<String> = declared.iter().map(|name| format!("`{name}`")).collect();
+            let names = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
+            return Err(format!("{sent}, and its `goto` declares {names}"));
+        }
+        self.topology.find(target).ok_or_else(|| format!("{sent}, which is no stage or pipeline"))
     }
 
     /// A job begins in `stage`. Inner hops are never refused; only a broken stage ends them.

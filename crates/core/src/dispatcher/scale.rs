@@ -5,9 +5,10 @@
 
 use super::{Action, Dispatcher};
 use crate::job::Due;
+use crate::rules::Scale;
 use crate::time::Time;
 use crate::timers::TimerKey;
-use crate::topology::{Scale, StageId};
+use crate::topology::StageId;
 
 /// How large a pool is to be.
 #[derive(Debug, Default)]

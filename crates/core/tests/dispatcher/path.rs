@@ -133,30 +133,6 @@ fn the_result_of_a_goto_elsewhere_ends_the_path() {
 }
 
 #[test]
-fn a_stage_that_says_where_it_goes_goes_nowhere_else() {
-    let declared = |targets: &[&str]| Some(targets.iter().map(|name| (*name).to_owned()).collect());
-    let cases: [(&[&str], &str); 2] =
-        [(&["c", "other"], "its `goto` has only `c`, `other`"), (&[], "its `goto` allows no target")];
-    for (targets, saying) in cases {
-        let rules = StageRules { goto: declared(targets), ..stage("a") };
-        let mut double = Double::new(vec![rules, stage("b"), stage("c")]);
-        (0..3).for_each(|stage| double.arrive(stage));
-        double.submit("a", "x");
-        double.expect(["a.0 runs r1.1 try 1: x"]);
-        double.goto("a.0", "b", "y");
-        double.expect(["r1 = 500 unknown-target"]);
-        assert!(double.problem().detail.ends_with(saying), "{}", double.problem().detail);
-        double.submit("a", "x");
-        double.expect(["a.0 runs r2.1 try 1: x"]);
-        double.goto("a.0", "c", "y");
-        match targets {
-            [] => double.expect(["r2 = 500 unknown-target"]),
-            _ => double.expect(["c.0 runs r2.2 try 1: y"]),
-        }
-    }
-}
-
-#[test]
 fn a_goto_to_a_pipeline_takes_it_from_its_start() {
     let mut double = three();
     double.submit("c", "x");
@@ -232,4 +208,42 @@ fn who_came_first_is_served_first() {
     double.expect(["r1 = value ", "a.0 runs r2.1 try 1: 2"]);
     double.next("a.0", "");
     double.expect(["r2 = value ", "a.0 runs r3.1 try 1: 3"]);
+}
+
+/// The first stage declares that it goes to those names.
+fn declared(names: &[&str]) -> Double {
+    let goto = Some(names.iter().map(|name| (*name).to_owned()).collect());
+    let mut double = Double::new(vec![StageRules { goto, ..stage("a") }, stage("b"), stage("c")]);
+    (0..3).for_each(|stage| double.arrive(stage));
+    double.submit("all", "x");
+    double.expect(["a.0 runs r1.1 try 1: x"]);
+    double
+}
+
+#[test]
+fn a_goto_that_is_declared_is_one_like_any_other() {
+    let mut double = declared(&["b", "c"]);
+    double.goto("a.0", "c", "y");
+    double.expect(["c.0 runs r1.2 try 1: y"]);
+    double.goto("c.0", "all", "z");
+    double.expect(["a.0 runs r1.3 try 1: z"]);
+}
+
+#[test]
+fn a_goto_that_is_not_declared_fails() {
+    for (names, said) in [(&["b", "all"][..], "declares `b`, `all`"), (&[][..], "declares nothing")] {
+        let mut double = declared(names);
+        double.goto("a.0", "c", "y");
+        double.expect(["r1 = 500 unknown-target"]);
+        assert!(double.problem().detail.contains("stage `a` sent a value to `c`"), "{}", double.problem().detail);
+        assert!(double.problem().detail.contains(said), "{}", double.problem().detail);
+    }
+}
+
+#[test]
+fn a_goto_that_is_declared_may_still_lead_nowhere() {
+    let mut double = declared(&["nowhere"]);
+    double.goto("a.0", "nowhere", "y");
+    double.expect(["r1 = 500 unknown-target"]);
+    assert!(double.problem().detail.contains("which is no stage or pipeline"), "{}", double.problem().detail);
 }

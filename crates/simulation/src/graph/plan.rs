@@ -109,6 +109,7 @@ fn rules(rng: &mut Rng, plan: &Plan, name: String, hidden: bool) -> StageRules {
         batch,
         affinity: batch.is_none() && rng.u8(0..4) == 0,
         scale: (rng.u8(0..4) == 0).then_some(scale),
+        goto: (rng.u8(0..4) == 0).then(|| (0..rng.usize(0..4)).map(|_| any_name(rng)).collect()),
         hidden,
         ..StageRules::named(name)
     };
@@ -130,6 +131,12 @@ fn rules(rng: &mut Rng, plan: &Plan, name: String, hidden: bool) -> StageRules {
         },
         false => rules,
     }
+}
+
+/// A name that a stage may declare, whether there is something of that name or not.
+fn any_name(rng: &mut Rng) -> String {
+    let number = rng.u32(0..PIPELINES);
+    if rng.bool() { format!("s{number}") } else { format!("p{number}") }
 }
 
 /// Pipelines over those stages, of which the last takes lists apart. Each leads at most into those before it.

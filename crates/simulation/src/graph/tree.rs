@@ -154,8 +154,10 @@ impl Way {
         match &mut self.node {
             Node::Nothing => None,
             Node::Job(number) if event.job() == Some(*number) => {
-                desk.book.end(JobName(desk.request, *number));
-                self.job_ended(event, desk)
+                let name = JobName(desk.request, *number);
+                let stage = desk.book.get(name).map(|job| job.stage);
+                desk.book.end(name);
+                self.job_ended(event, stage, desk)
             }
             Node::Job(_) => None,
             Node::Gather(gather) if matches!(event, Event::Expired(number) if *number == gather.number) => {
@@ -183,7 +185,7 @@ impl Way {
         }
     }
 
-    fn job_ended(&mut self, event: &Event, desk: &mut Desk<'_>) -> Option<End> {
+    fn job_ended(&mut self, event: &Event, stage: Option<StageId>, desk: &mut Desk<'_>) -> Option<End> {
         match event {
             Event::Value(_, value) => self.step_on(*value, desk),
             Event::Failed(_, code) => Some(Err(*code)),
@@ -197,7 +199,13 @@ impl Way {
                     |value: &u64| (String::new(), Branch::Waiting { path, value: *value, from_client: false });
                 self.open(scatter, values.iter().map(element).collect(), desk)
             }
-            Event::Goto(_, target, value) => self.goto(target, *value, desk),
+            Event::Goto(_, target, value) => {
+                let declared = stage.and_then(|stage| desk.topology.stage(stage).goto.as_ref());
+                match declared.is_none_or(|declared| declared.contains(target)) {
+                    true => self.goto(target, *value, desk),
+                    false => Some(Err(Code::UnknownTarget)),
+                }
+            }
             Event::Expired(_) => None,
         }
     }

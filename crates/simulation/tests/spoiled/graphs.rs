@@ -274,6 +274,14 @@ fn tries_too_many_and_too_few() {
 }
 
 #[test]
+fn a_goto_that_is_not_declared() {
+    rule_is_seen(&["and nothing is due", "Some(Problem(UnknownTarget))", "was due", "which is no job now"], |rules| {
+        rules.goto = None;
+    });
+    rule_is_seen(&["UnknownTarget"], |rules| rules.goto = Some(Vec::new()));
+}
+
+#[test]
 fn a_step_whose_branches_may_fail_though_they_may_not() {
     step_is_seen(&["was due", "should have been answered"], |step| step.on_failure = OnFailure::Collect);
     step_is_seen(&["nothing is due", "was due"], |step| step.on_failure = OnFailure::Fail);

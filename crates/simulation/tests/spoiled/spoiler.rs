@@ -101,12 +101,12 @@ impl Spoiled {
             }
             Action::Outdated => self.way == Way::LoseOutdated,
             Action::Grow { stage } => {
-                if self.strikes(Way::GrowTwice) {
+                if self.way == Way::GrowTwice {
                     into.push(Action::Grow { stage: *stage });
                 }
-                self.strikes(Way::LoseGrow)
+                self.way == Way::LoseGrow
             }
-            Action::Shrink { .. } => self.strikes(Way::LoseShrink),
+            Action::Shrink { .. } => self.way == Way::LoseShrink,
             Action::Assess { .. } => self.strikes(Way::LoseAssess),
             Action::Chunk { request, payload } => {
                 if self.strikes(Way::DoubleChunk) {

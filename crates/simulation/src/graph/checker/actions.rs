@@ -20,16 +20,16 @@ impl Checker {
                     asked && job.from_client == *from_client
                 };
                 let number = self.requests.iter().find(|(_, record)| record.key == *request).map(|(number, _)| *number);
-                let found = self.book.all().filter(|(name, job)| Some(name.0) == number && is_it(job));
-                let found: Vec<JobName> = found.map(|(name, _)| name).collect();
+                let is_one = |(name, job): &(JobName, &Job)| Some(name.0) == number && is_it(job);
+                let found: Vec<JobName> = self.book.all().filter(is_one).map(|(name, _)| name).collect();
+                let fell = !self.strict && self.fallen.iter().any(|(name, job)| is_one(&(*name, job)));
                 if let Some(name) = found.first().copied() {
                     // Of two that look alike, either may be the one.
-                    self.blurred |= !self.strict && found.len() > 1;
+                    self.blurred |= !self.strict && (fell || found.len() > 1);
                     self.names.insert(*job, name);
                     self.book.put(name, Place::Asked);
                     return Ok(());
                 }
-                let fell = !self.strict && self.fallen.values().any(is_it);
                 self.blurred |= !fell && self.may_have_been(number);
                 ensure(fell || self.blurred, || "it is asked for the key of a job that needs none".to_owned())
             }
@@ -91,8 +91,10 @@ impl Checker {
             let asked = self.names.get(key).is_none_or(|asked| asked == other);
             other.0 == name.0 && it.key.is_none() && it.payload == *payload && Some(it.stage) == stage && asked
         };
-        let has_run = self.job_or_fallen(supposed).is_some_and(|job| job.key.is_some());
+        let thought = self.job_or_fallen(supposed);
+        let has_run = thought.is_some_and(|job| job.key.is_some());
         if has_run || !self.adrift.contains(&name.0) {
+            self.blurred |= thought.is_none() && self.may_have_been(Some(name.0));
             return supposed;
         }
         let fallen = self.fallen.iter().map(|(name, job)| (*name, job));

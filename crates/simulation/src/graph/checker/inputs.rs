@@ -208,6 +208,13 @@ impl Checker {
         let Some(member) = self.crew.remove(&worker) else { return };
         let spares = member.slots > 1 && member.terminated.is_some();
         self.strict = member.holds.iter().filter(|hold| hold.awaited).count() < 2;
+        if !self.strict {
+            // Each may have come back, and its flow have become the first, before what became of another ended it.
+            for hold in member.holds.iter().filter(|hold| hold.awaited) {
+                let urgency = self.urgency_of()(hold.of.0);
+                self.turns.comes_back(member.stage, urgency);
+            }
+        }
         for hold in member.holds {
             // What became of one may have ended others.
             if !hold.awaited || self.book.get(hold.of).is_none_or(|job| job.place != Place::With(worker)) {
