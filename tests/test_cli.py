@@ -98,7 +98,7 @@ def test_version():
         (["up", "{good}", "--set", "stages.work.workers=many"], "--set stages.work.workers=many"),
         (["up", "--set", "a=1"], "--set: it changes a service file, and there is none"),
         (["check", "{good}", "--set", "listen.http=nonsense"], "bad-address"),
-        (["graph", "{good}", "--set", "routes=[]"], "unreachable-stage"),
+        (["graph", "{good}", "--set", "stages.wrok.workers=0"], "did you mean `work`?"),
         (["test"], "SERVICE.yaml"),
         (["test", "{good}"], "no tests"),
         (["test", "{good}", "--junit"], "--junit"),
@@ -331,9 +331,9 @@ def test_flags_override_the_addresses_of_the_file(node):
 
 def test_values_over_the_file(node, good):
     more = ["--set", "stages.more.python=app:more", "--set=routes=[{path: /more, pipeline: more}]"]
+    # What goes over a file may leave a stage without a way in.
     done = run_evener("check", good, *more)
-    assert done.returncode == 2
-    assert "no pipeline and no route leads to the stage `work`" in done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
     piped = [*more, "--set", "pipelines={both: [work, more]}"]
     done = run_evener("check", good, *piped)
     assert (done.returncode, done.stderr) == (0, "")

@@ -246,12 +246,38 @@ def test_code_that_does_not_load_leaves_the_old_workers(node):
     started = node(VERSION.replace("WORKERS", "2"), app=APP, arguments=["--watch"])
     before = set(started.workers())
     started.write("app.py", "def version(:\n")
-    started.wait_log("the old workers of the stage go on")
+    started.wait_log("the old workers go on")
     until(lambda: set(started.workers()) == before, "only the old workers")
     assert {started.get("/").text for _ in range(20)} == {"v1"}
     assert started.readiness()["state"] == "ready"
     started.write("app.py", APP.replace('"v1"', '"v3"'))
     until(lambda: started.get("/").text == "v3" and not before & set(started.workers()), "the mended code")
+
+
+def test_a_module_that_was_missing_is_seen_when_it_is_there(node):
+    started = node(VERSION.replace("WORKERS", "1"), app=APP, arguments=["--watch"])
+    started.write("app.py", APP.replace('"v1"', "helper.VERSION").replace("import time", "import time, helper"))
+    started.wait_log("the old workers go on")
+    assert started.get("/").text == "v1"
+    started.write("helper.py", 'VERSION = "v2"')
+    until(lambda: started.get("/").text == "v2", "the new code")
+    started.wait_log("all workers of the stage are new")
+
+
+def test_a_request_of_the_file_before_comes_through_a_stage_with_keys_that_is_gone(node):
+    text = """
+stages:
+  first: {python: "app:first"}
+  second: {python: "app:second", affinity: length}
+pipelines: {both: [first, second]}
+routes: [{path: /, pipeline: both}]
+"""
+    started = node(text, app=APP)
+    connection = started.begin("GET", "/")
+    started.wait_notes("began")
+    reload(started, 'stages: {first: {python: "app:first"}}\nroutes: [{path: /, pipeline: first}]\n')
+    started.open("go")
+    assert connection.answer().text == "first and second"
 
 
 def test_watching_sees_the_file_and_what_it_includes(node):
@@ -300,6 +326,13 @@ def test_what_needs_a_start_is_named(node):
     started.wait_log("`limits` has changed, which counts from the next start on")
     started.wait_log("`debug` has changed, which counts from the next start on")
     assert "`listen` has changed" not in started.log
+    # As long as the file says what does not hold, that is said; and it is about what runs, not about the file before.
+    started.write("service.yaml", service(VERSION.replace("WORKERS", "2") + "limits: {connections: 17}\n"))
+    before = started.log.count("`limits` has changed")
+    reload(started)
+    until(lambda: started.log.count("`limits` has changed") == before + 1, "the warning again")
+    reload(started, VERSION.replace("WORKERS", "2"))
+    assert started.log.count("has changed, which counts") == before + 2
 
 
 def test_a_node_without_a_file_stops_on_sighup(tmp_path):
@@ -349,6 +382,123 @@ def test_a_node_ends_with_its_terminal(tmp_path):
                 assert process.poll() is None, log.read_text()
             # Asked by somebody else, while the terminal is there.
             process.send_signal(signal.SIGHUP)
-            until(lambda: "has taken over" in log.read_text(), "the file has taken over")
+            until(lambda: "nothing has changed" in log.read_text(), "the file is read")
             os.close(master)
             assert process.wait(timeout=20) == 0, log.read_text()
+
+
+def test_a_file_that_is_refused_late_leaves_nothing_behind(node):
+    """That the node has no such Rust function shows only when the parts of the file are made."""
+    text = "stages: {version: {jq: '\"old\"'}STAGES}\nroutes: [{path: /, pipeline: version}MORE]\n"
+    started = node(text.replace("STAGES", "").replace("MORE", ""))
+    bad = ", a: {rust: nope}, b: {jq: .}", ", {path: /a, pipeline: a}, {path: /b, pipeline: b}"
+    started.write("service.yaml", service(text.replace("STAGES", bad[0]).replace("MORE", bad[1])))
+    started.send(signal.SIGHUP)
+    started.wait_log("is the Rust function `nope`")
+    good = ", c: {jq: '\"c\"'}, d: {jq: '\"d\"'}", ", {path: /c, pipeline: c}, {path: /d, pipeline: d}"
+    reload(started, text.replace("STAGES", good[0]).replace("MORE", good[1]))
+    assert [started.get(path).json for path in ("/", "/c", "/d")] == ["old", "c", "d"]
+
+
+def test_another_file_does_not_end_a_rollout(node):
+    app = APP.replace(
+        "import time", "import time\nwhile not os.path.exists('go' + os.environ['NAME']):\n    time.sleep(0.005)"
+    )
+    text = """
+stages: {name: {python: "app:name", workers: 2, env: {NAME: "NUMBER"}}}
+routes: [{path: PATH, pipeline: name}]
+"""
+
+    def file(number, path="/"):
+        return text.replace("NUMBER", str(number)).replace("PATH", path)
+
+    started = node(file(1), app=app, wait="listening")
+    started.open("go1")
+    started.wait_ready()
+    before = started.workers()
+    reload(started, file(2))
+    until(lambda: len(started.workers()) == 3, "a worker of the new kind starts")
+    # Meanwhile something else changes, and the worker has not come up.
+    reload(started, file(2, "/other"))
+    started.open("go2")
+    until(lambda: not set(before) & set(started.workers()), "the old ones are gone")
+    started.wait_log("all workers of the stage are new")
+    assert {started.get("/other").text for _ in range(10)} == {"2"}
+    until(lambda: len(started.workers()) == 2, "two workers")
+
+
+def test_a_request_whose_body_is_still_coming_keeps_to_its_file(node):
+    text = """
+stages: {STAGE: {python: "app:echo"}}
+routes: [{path: /, methods: [POST], pipeline: STAGE, timeout: 15s}]
+"""
+    started = node(text.replace("STAGE", "old"), app="def echo(value):\n    return value\n")
+    old = started.worker()
+    with started.connect() as connection:
+        connection.send(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-type: text/plain\r\ncontent-length: 10\r\n\r\n12345")
+        # The next on this connection would wait; another one shows that the first has been read that far.
+        assert started.post("/", "x", "text/plain").text == "x"
+        reload(started, text.replace("STAGE", "new"))
+        assert started.post("/", "y", "text/plain").text == "y"
+        assert old.is_alive
+        connection.send(b"67890")
+        assert connection.answer("POST").text == "1234567890"
+    until(lambda: old not in started.workers(), "the old worker is gone")
+
+
+def test_a_command_that_was_replaced_does_not_come_back(node):
+    text = """
+stages:
+  say: {command: [sh, -c, "touch began; while [ ! -e go ]; do sleep 0.01; done; echo -n WORD"], workers: 1, retries: 3}
+routes: [{path: /, pipeline: say}]
+"""
+    started = node(text.replace("WORD", "old"))
+    connection = started.begin("GET", "/")
+    until(lambda: (started.folder / "began").exists(), "the command runs")
+    reload(started, text.replace("WORD", "new"))
+    started.warden.send(signal.SIGKILL)
+    started.open("go")
+    assert connection.answer().text == "new"
+    assert {started.get("/").text for _ in range(8)} == {"new"}
+
+
+def test_a_request_of_a_trigger_counts_across_files(node):
+    text = """
+stages: {first: {python: "app:first", workers: 2}}
+triggers: [{every: 50ms, pipeline: first, name: it, timeout: TIMEOUT}]
+"""
+    started = node(text.replace("TIMEOUT", "30s"), app=APP)
+    started.wait_notes("began")
+    reload(started, text.replace("TIMEOUT", "31s"))
+    started.wait_log("did not fire", within=5)
+    before = started.log.count("did not fire")
+    until(lambda: started.log.count("did not fire") > before + 3, "it is skipped again and again")
+    assert len(started.notes("began")) == 1
+    started.open("go")
+    started.wait_notes("began", 2)
+
+
+def test_changed_code_waits_for_a_file_that_is_refused(node):
+    started = node(VERSION.replace("WORKERS", "1"), app=APP, arguments=["--watch"])
+    started.write("service.yaml", "service: [")
+    started.wait_log("the service file is refused")
+    started.write("app.py", APP.replace('"v1"', '"v2"'))
+    # It is looked at more often than that while this waits, and refused no second time.
+    started.write("service.yaml", service("nonsense: 1\n"))
+    started.wait_log("nonsense")
+    assert started.log.count("the service file is refused") == 2
+    started.write("service.yaml", service(VERSION.replace("WORKERS", "1")))
+    until(lambda: started.get("/").text == "v2", "the code that has changed meanwhile")
+
+
+def test_code_that_changes_while_a_worker_starts_is_seen(node):
+    app = APP.replace(
+        "import time",
+        "import time\nopen('loading', 'a').write('x\\n')\nwhile not os.path.exists('go'):\n    time.sleep(0.005)",
+    )
+    started = node(VERSION.replace("WORKERS", "1"), app=app, arguments=["--watch"], wait="listening")
+    started.wait_notes("loading")
+    started.write("app.py", app.replace('"v1"', '"v2"'))
+    started.open("go")
+    started.wait_ready()
+    until(lambda: started.get("/").text == "v2", "the code that was written meanwhile")

@@ -106,6 +106,8 @@ def test_events_where_the_client_accepts_them(served):
     answer = served.get("/text", headers=EVENTS)
     assert answer.content_type == "text/event-stream"
     assert answer.text == "data: one\n\ndata: two\n\ndata: three\n\n"
+    answer = served.get("/empty", headers=EVENTS)
+    assert (answer.status, answer.content_type, answer.body) == (200, "text/event-stream", b"")
     assert served.get("/lines", headers=EVENTS).text == 'data: a\ndata: b\n\ndata: {"c":1}\n\n'
 
 

@@ -1,7 +1,10 @@
 """Triggers: requests that time makes, and the start and the stop of the node."""
 
 import json
+import signal
 import time
+
+from harness import until
 
 APP = """
 import json
@@ -62,6 +65,34 @@ def test_what_is_missed_is_not_made_up_for_and_overlaps_are_skipped(node):
     assert len(served.notes("slow")) == 1
     served.open("go")
     served.wait_notes("slow", 3)
+
+
+def test_ticks_that_were_missed_do_not_pile_up(node):
+    """The whole node stands still for a while, as on a machine that was suspended."""
+    served = node(
+        """
+        stages: {tick: {python: "app:tick", workers: 4}}
+        triggers: [{name: tick, every: 100ms, pipeline: tick, overlap: run}]
+        """,
+        app="""
+        import time
+
+        def tick(value):
+            with open("ticks", "a") as file:
+                file.write(f"{time.time()}\\n")
+        """,
+    )
+    served.wait_notes("ticks", 2)
+    before = time.time()
+    served.send(signal.SIGSTOP)
+    try:
+        until(lambda: time.time() - before > 1.5, "time passes")
+    finally:
+        served.send(signal.SIGCONT)
+    served.wait_notes("ticks", len(served.notes("ticks")) + 5)
+    after = [float(tick) for tick in served.notes("ticks") if float(tick) > before + 1.5]
+    # One may be late; made up for, there were fifteen at once.
+    assert len([tick for tick in after if tick < after[0] + 0.09]) <= 2
 
 
 def test_overlaps_run_where_the_file_says_so(node):

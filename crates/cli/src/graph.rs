@@ -8,6 +8,7 @@ mod draw;
 mod drawing;
 mod gotos;
 mod mermaid;
+mod words;
 
 use std::io::Write;
 use std::process::ExitCode;

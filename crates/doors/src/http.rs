@@ -1,6 +1,7 @@
 //! The service's own routes: a request becomes a ticket, and the answer a response.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -13,6 +14,7 @@ use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, H
 use http::request::Parts;
 use http::{HeaderMap, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
+use tokio::sync::mpsc;
 
 use crate::body::{AnswerBody, BodyLimits, Kept, collect};
 use crate::cors;
@@ -32,10 +34,30 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("evener-request-id");
 /// An answer that is the route's fallback says so in this header; its value is the code of the problem.
 pub const FALLBACK: HeaderName = HeaderName::from_static("evener-fallback");
 
+/// Routes that a door may serve by.
+pub struct Table {
+    routes: Arc<Routes>,
+    unused: mpsc::Receiver<()>,
+}
+
+impl fmt::Debug for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Table")
+    }
+}
+
+impl Table {
+    /// Fails where two routes cannot stand side by side.
+    pub fn new(routes: Vec<Route>) -> Result<Table, RouteError> {
+        let (routes, unused) = Routes::new(routes)?;
+        Ok(Table { routes: Arc::new(routes), unused })
+    }
+}
+
 /// The door to the service's own routes.
 pub struct HttpDoor<N> {
     node: Arc<N>,
-    routes: RwLock<Arc<Routes>>,
+    routes: RwLock<Table>,
     body_pause: Duration,
     headers: usize,
 }
@@ -49,19 +71,22 @@ impl<N: Node> HttpDoor<N> {
         body_pause: Duration,
         headers: usize,
     ) -> Result<HttpDoor<N>, RouteError> {
-        let routes = RwLock::new(Arc::new(Routes::new(routes)?));
+        let routes = RwLock::new(Table::new(routes)?);
         Ok(HttpDoor { node, routes, body_pause, headers })
     }
 
-    /// From now on requests go by those routes; those that are being served go on by the old ones.
-    pub fn replace_routes(&self, routes: Vec<Route>) -> Result<(), RouteError> {
-        let routes = Arc::new(Routes::new(routes)?);
-        *self.routes.write().unwrap_or_else(PoisonError::into_inner) = routes;
-        Ok(())
+    /// From now on requests go by those routes; those that have begun go on by the old ones. What is returned ends once none is left of
+    /// them, not even one whose body is still coming.
+    pub fn replace_routes(&self, table: Table) -> impl Future<Output = ()> + Send + use<N> {
+        let mut here = self.routes.write().unwrap_or_else(PoisonError::into_inner);
+        let Table { routes, mut unused } = std::mem::replace(&mut *here, table);
+        drop(here);
+        drop(routes);
+        async move { _ = unused.recv().await }
     }
 
     fn routes(&self) -> Arc<Routes> {
-        self.routes.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.routes.read().unwrap_or_else(PoisonError::into_inner).routes.clone()
     }
 
     /// Serves a listener, with at most `most` connections at a time.
@@ -95,6 +120,11 @@ impl<N: Node> HttpDoor<N> {
             Err(refused) => Err(refused),
         };
         let mut response = match arrival {
+            Ok((Arrival::Answer(Answer::Ended), _)) if events => {
+                // A stream without chunks. A browser wants to be told that it is one.
+                let headers = Form::Events.media_type().map(|events| (CONTENT_TYPE, events));
+                self.value(id, StatusCode::OK, headers.into_iter().collect(), Parcel::default(), kept)
+            }
             Ok((Arrival::Answer(answered), fallback)) => self.render(id, answered, fallback, kept),
             Ok((Arrival::Stream { first, chunks }, _)) => self.stream(id, &first, chunks, events, kept),
             Err(Refused { problem, allow }) => {

@@ -26,7 +26,7 @@ pub mod triggers;
 
 pub use api::ApiDoor;
 pub use cors::Cors;
-pub use http::HttpDoor;
+pub use http::{HttpDoor, Table};
 pub use listener::{BoundListener, Listening, Timeouts};
 pub use node::{
     Answered, Arrival, CallTicket, Called, Caller, Function, Health, Node, Parcel, PoolView, StageHealth, Stream,

@@ -10,6 +10,7 @@ use evener_protocol::Content;
 use http::request::Parts;
 use http::{HeaderValue, Method};
 use percent_encoding::percent_decode_str;
+use tokio::sync::mpsc;
 
 use crate::cors::Cors;
 use crate::origin::Origin;
@@ -117,10 +118,14 @@ impl From<Problem> for Refused {
 }
 
 /// All routes. Those of one path share it, each with its own methods.
-pub(crate) struct Routes(matchit::Router<Vec<Route>>);
+pub(crate) struct Routes {
+    router: matchit::Router<Vec<Route>>,
+    /// Its other end is told when nobody uses these routes any more.
+    _in_use: mpsc::Sender<()>,
+}
 
 impl Routes {
-    pub(crate) fn new(routes: Vec<Route>) -> Result<Routes, RouteError> {
+    pub(crate) fn new(routes: Vec<Route>) -> Result<(Routes, mpsc::Receiver<()>), RouteError> {
         let mut by_path: Vec<(String, Vec<Route>)> = Vec::new();
         for route in routes {
             match by_path.iter_mut().find(|(path, _)| *path == route.path) {
@@ -132,18 +137,19 @@ impl Routes {
         for (path, routes) in by_path {
             router.insert(path.clone(), routes).map_err(|source| RouteError { path, source })?;
         }
-        Ok(Routes(router))
+        let (in_use, unused) = mpsc::channel(1);
+        Ok((Routes { router, _in_use: in_use }, unused))
     }
 
     /// What a page of another origin may do with a method on a path, if the route for that says anything of it.
     pub(crate) fn cors(&self, path: &str, method: &Method) -> Option<&Cors> {
-        of_method(self.0.at(path).ok()?.value, method)?.cors.as_ref()
+        of_method(self.router.at(path).ok()?.value, method)?.cors.as_ref()
     }
 
     /// The route that takes a request, and the parameters of its path.
     pub(crate) fn find(&self, head: &Parts) -> Result<(&Route, Params), Refused> {
         let path = head.uri.path();
-        let Ok(found) = self.0.at(path) else {
+        let Ok(found) = self.router.at(path) else {
             return Err(Problem::new(Code::NoRoute, format!("no route has the path {path}")).into());
         };
         let Some(route) = of_method(found.value, &head.method) else {

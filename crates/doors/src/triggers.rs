@@ -1,17 +1,19 @@
 //! The door that time opens: requests that come at intervals, at times of the day, or when the node starts and stops.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use evener_core::{FallbackOn, Path};
+use evener_core::{Answer, FallbackOn, Path};
 use evener_protocol::{Content, Value};
 use jiff::{Timestamp, Zoned, tz::TimeZone};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::node::{Node, Parcel, Ticket};
+use crate::node::{Arrival, Node, Parcel, Ticket};
 
 /// The clock of the day may be set; so nobody sleeps by it for longer than this before looking again.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
@@ -101,19 +103,51 @@ pub struct Trigger {
 pub struct TriggerDoor<N> {
     node: Arc<N>,
     triggers: Vec<Trigger>,
+    /// How many requests of each are on their way, by its name.
+    under_way: HashMap<String, UnderWay>,
+}
+
+/// How many requests of a trigger are on their way.
+type UnderWay = Arc<AtomicUsize>;
+
+/// One request of them.
+struct Counted(UnderWay);
+
+impl Counted {
+    fn new(all: &UnderWay) -> Counted {
+        all.fetch_add(1, Ordering::Relaxed);
+        Counted(all.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl<N: Node> TriggerDoor<N> {
     /// A door with those triggers.
     pub fn new(node: Arc<N>, triggers: Vec<Trigger>) -> TriggerDoor<N> {
-        TriggerDoor { node, triggers }
+        let under_way = triggers.iter().map(|trigger| (trigger.name.clone(), UnderWay::default())).collect();
+        TriggerDoor { node, triggers, under_way }
+    }
+
+    /// A door with others in their place. It knows of the requests that those of the same names have on their way.
+    #[must_use]
+    pub fn followed_by(&self, triggers: Vec<Trigger>) -> TriggerDoor<N> {
+        let known = |name: &str| self.under_way.get(name).cloned().unwrap_or_default();
+        let under_way = triggers.iter().map(|trigger| (trigger.name.clone(), known(&trigger.name))).collect();
+        TriggerDoor { node: self.node.clone(), triggers, under_way }
     }
 
     /// Lets the triggers fire until `stop` turns true; requests that are on their way then are left to the drain.
     pub async fn run(self: Arc<Self>, stop: watch::Receiver<bool>) {
         let mut tasks = JoinSet::new();
         for trigger in self.triggers.iter().filter(|trigger| !matches!(trigger.when, When::Shutdown)) {
-            let clock = Clockwork { node: self.node.clone(), trigger: trigger.clone(), stop: stop.clone() };
+            let under_way = self.under_way.get(&trigger.name).cloned().unwrap_or_default();
+            let (node, trigger, stop) = (self.node.clone(), trigger.clone(), stop.clone());
+            let clock = Clockwork { node, trigger, stop, under_way };
             tasks.spawn(clock.run());
         }
         while tasks.join_next().await.is_some() {}
@@ -152,8 +186,11 @@ async fn fire<N: Node>(node: &N, trigger: &Trigger) {
         on_error: trigger.on_error,
         origin: None,
     };
-    // What became of it is in the log and in the metrics, as of any request.
-    drop(node.submit(ticket).await);
+    let id = ticket.id;
+    // What became of it is in the log and in the metrics, as of any request; only which trigger it was is not.
+    if let Arrival::Answer(Answer::Problem(problem)) = node.submit(ticket).await {
+        tracing::warn!(trigger = trigger.name, request_id = %id, code = problem.code.name(), "the request has failed");
+    }
 }
 
 /// One trigger at work.
@@ -161,6 +198,7 @@ struct Clockwork<N> {
     node: Arc<N>,
     trigger: Trigger,
     stop: watch::Receiver<bool>,
+    under_way: UnderWay,
 }
 
 impl<N: Node> Clockwork<N> {
@@ -176,45 +214,46 @@ impl<N: Node> Clockwork<N> {
     /// At each multiple of the interval; those that pass meanwhile are not made up for.
     async fn every(&mut self, interval: Duration) {
         let mut next = Instant::now() + interval;
-        let mut running = JoinSet::new();
         while self.until(next).await {
-            self.request(&mut running);
+            self.request();
             let late = Instant::now().saturating_duration_since(next);
             let missed = u32::try_from(late.as_nanos() / interval.as_nanos().max(1)).unwrap_or(u32::MAX);
             next += interval.saturating_mul(missed.saturating_add(1));
         }
-        running.detach_all();
     }
 
     async fn cron(&mut self, schedule: &Schedule) {
-        let mut running = JoinSet::new();
         let mut last = Timestamp::now();
         while let Some(next) = schedule.after(last) {
             loop {
                 let left = Duration::try_from(next.timestamp().duration_since(Timestamp::now())).unwrap_or_default();
                 if !self.until(Instant::now() + left.min(LOOK_AGAIN)).await {
-                    return running.detach_all();
+                    return;
                 }
                 if left <= LOOK_AGAIN && Timestamp::now() >= next.timestamp() {
                     break;
                 }
             }
-            self.request(&mut running);
-            last = Timestamp::now().max(next.timestamp());
+            self.request();
+            // The clock may run a little behind what a timer makes of it. If it was set back since, it is as late as it says.
+            let now = Timestamp::now();
+            let ahead = Duration::try_from(next.timestamp().duration_since(now)).unwrap_or_default();
+            last = if ahead < LOOK_AGAIN { now.max(next.timestamp()) } else { now };
         }
         tracing::warn!(trigger = self.trigger.name, "has no more times to fire at");
-        running.detach_all();
     }
 
     /// Makes a request, unless the last is still on its way and that matters.
-    fn request(&self, running: &mut JoinSet<()>) {
-        while running.try_join_next().is_some() {}
-        if self.trigger.overlap == Overlap::Skip && !running.is_empty() {
+    fn request(&self) {
+        if self.trigger.overlap == Overlap::Skip && self.under_way.load(Ordering::Relaxed) > 0 {
             tracing::warn!(trigger = self.trigger.name, "did not fire: its last request is still on its way");
             return;
         }
-        let (node, trigger) = (self.node.clone(), self.trigger.clone());
-        running.spawn(async move { fire(&*node, &trigger).await });
+        let (node, trigger, counted) = (self.node.clone(), self.trigger.clone(), Counted::new(&self.under_way));
+        tokio::spawn(async move {
+            fire(&*node, &trigger).await;
+            drop(counted);
+        });
     }
 
     /// Waits until then. False if the node stops first.

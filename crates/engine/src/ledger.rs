@@ -42,7 +42,7 @@ pub(crate) struct Shape {
 }
 
 /// All numbers that were ever given.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Ledger {
     crews: HashMap<(String, Shape), StageId>,
     /// By pipeline and program; a pipeline may have the same program twice.

@@ -121,6 +121,8 @@ pub struct Running {
     http: Option<Arc<HttpDoor<Node>>>,
     folder: Arc<RuntimeDir>,
     registry: Registry,
+    /// The service that it was started with: what only a start heeds is as it says.
+    started: Arc<Service>,
     service: Arc<Service>,
     ledger: Ledger,
 }
@@ -181,6 +183,7 @@ pub async fn start_with(service: Service, registry: &Registry, warden: fn() -> C
         http: None,
         folder: folder.clone(),
         registry: registry.clone(),
+        started: service.clone(),
         service: service.clone(),
         ledger,
     };
@@ -208,7 +211,7 @@ impl Running {
             let headers = usize::try_from(limits.headers).unwrap_or(usize::MAX);
             let door =
                 HttpDoor::new(self.node.clone(), wiring::routes(service, numbers)?, limits.body_timeout, headers)?;
-            let bound = listen::tcp(http).await?;
+            let bound = listen::tcp(http, "http").await?;
             self.addresses.push(Address { name: "http", url: bound.url()? });
             let connections = limits.connections.min(spare_descriptors(workers));
             let door = Arc::new(door);
@@ -217,7 +220,7 @@ impl Running {
         }
         let token = folder.token()?.as_str().to_owned();
         let (bound, hosts) = match &service.listen.api {
-            Some(api) => (listen::tcp(api).await?, listen::hosts(api)),
+            Some(api) => (listen::tcp(api, "api").await?, listen::hosts(api)),
             None => (listen::unix(folder, &service.name)?, Vec::new()),
         };
         self.addresses.push(Address { name: "api", url: bound.url()? });
@@ -238,6 +241,15 @@ impl Running {
     /// The node itself.
     pub fn node(&self) -> &Arc<Node> {
         &self.node
+    }
+
+    /// Ends if the node cannot go on: a part of it that everything else rests on has ended, which is a fault of the node itself. Its
+    /// owner should end then, rather than look alive.
+    pub async fn failed(&mut self) {
+        tokio::select! {
+            _ = &mut self.timekeeper => tracing::error!("the node's clock has stopped"),
+            _ = &mut self.roster => tracing::error!("nobody looks after the workers any more"),
+        }
     }
 
     /// Gives up all that is left, and ends all workers.

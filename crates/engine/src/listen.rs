@@ -20,8 +20,10 @@ use crate::config::{Listener, Tls};
 #[derive(Debug, Error)]
 pub enum ListenError {
     /// The address cannot be had.
-    #[error("cannot listen on {address}: {why}")]
+    #[error("cannot listen on {address} for `{door}`: {why}{}", elsewhere(door, why))]
     Address {
+        /// What is to be served there: `http` or `api`.
+        door: &'static str,
         /// The address, or the path of a Unix socket.
         address: String,
         /// What the system says.
@@ -39,11 +41,19 @@ pub enum ListenError {
     },
 }
 
+/// What to do about an address that somebody else has.
+fn elsewhere(door: &str, why: &io::Error) -> String {
+    match why.kind() {
+        io::ErrorKind::AddrInUse => format!("; `--{door} 127.0.0.1:0` takes a free port"),
+        _ => String::new(),
+    }
+}
+
 /// Listens on the address of a service file.
-pub(crate) async fn tcp(listener: &Listener) -> Result<BoundListener, ListenError> {
+pub(crate) async fn tcp(listener: &Listener, door: &'static str) -> Result<BoundListener, ListenError> {
     let tls = listener.tls.as_ref().map(acceptor).transpose()?;
     let bound = TcpListener::bind(&listener.address).await;
-    let bound = bound.map_err(|why| ListenError::Address { address: listener.address.clone(), why })?;
+    let bound = bound.map_err(|why| ListenError::Address { door, address: listener.address.clone(), why })?;
     Ok(BoundListener::Tcp(bound, tls))
 }
 
@@ -54,7 +64,7 @@ pub(crate) fn unix(folder: &RuntimeDir, service: &str) -> Result<BoundListener, 
     let _ = std::fs::remove_file(&path);
     match UnixListener::bind(&path) {
         Ok(bound) => Ok(BoundListener::Unix(bound, path)),
-        Err(why) => Err(ListenError::Address { address: path.display().to_string(), why }),
+        Err(why) => Err(ListenError::Address { door: "api", address: path.display().to_string(), why }),
     }
 }
 

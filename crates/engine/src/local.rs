@@ -196,6 +196,7 @@ pub(crate) fn failed(error: RunError) -> Failure {
     match error {
         RunError::Cancelled => Failure::Cancelled,
         RunError::NotJson(detail) => Failure::Decode { detail: format!("the value is not JSON: {detail}") },
+        RunError::Failed(detail) => Failure::Filter { detail: format!("the jq program failed: {detail}") },
         error => Failure::Filter { detail: error.to_string() },
     }
 }

@@ -12,6 +12,7 @@ mod replan;
 mod waiter;
 
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
@@ -83,6 +84,12 @@ struct State {
     assess: HashMap<StageId, Assess>,
     /// What is to be done when the lock is free.
     errands: Errands,
+    /// The stages without worker processes of the newest plan.
+    staying: HashSet<StageId>,
+    /// Folders in which a file may be missing that a stage's new code wants.
+    missed: HashMap<StageId, Vec<Stamp>>,
+    /// Files of which a worker may have loaded another version than there was when it got ready.
+    doubted: HashSet<PathBuf>,
 }
 
 /// How many workers of a stage are wanted, and how many of those have come to something.
@@ -147,6 +154,9 @@ impl Node {
             kept: Kept::new(Bounds { bytes: KEPT_BYTES, entries: KEPT }),
             assess,
             errands: Errands::default(),
+            staying: HashSet::new(),
+            missed: HashMap::new(),
+            doubted: HashSet::new(),
         };
         let names: Vec<&str> = topology.stages().iter().map(|stage| stage.name.as_str()).collect();
         let metrics = Metrics::new(&names);
@@ -191,9 +201,11 @@ impl Node {
                 let mut state = self.state();
                 let now = self.clock.now();
                 state.dispatcher.timeout(now);
+                state.kept.expire(now);
                 self.carry_out(&mut state, now);
                 let errands = std::mem::take(&mut state.errands);
-                state.armed = state.dispatcher.next_timeout().unwrap_or(Time::NEVER);
+                let next = [state.dispatcher.next_timeout(), state.kept.next_end()];
+                state.armed = next.into_iter().flatten().min().unwrap_or(Time::NEVER);
                 let armed = state.armed;
                 drop(state);
                 self.run_errands(errands);

@@ -3,9 +3,16 @@
 use evener_core::{Problem, RequestId, Topology};
 use evener_doors::{Origin, ProblemView};
 use evener_protocol::{Content, Value};
+use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::local;
+
+#[derive(Serialize)]
+struct Whole<'a> {
+    problem: &'a ProblemView<'a>,
+    value: Option<&'a RawValue>,
+}
 
 /// `{"problem": …, "value": …}`: the problem as clients see it, with its cause; and the original value. That is the request
 /// with its body if `origin` is given; bytes that are no text are null.
@@ -29,6 +36,11 @@ pub(crate) fn value(
     };
     // What is not JSON after all, whatever its content type said, is null as well.
     let original = original.and_then(|json| RawValue::from_string(json).ok());
-    let whole = serde_json::json!({ "problem": view, "value": original });
-    Value { content: Content::Json, bytes: whole.to_string().into() }
+    // Written as it is, and not read: a number keeps all of its digits.
+    let whole = serde_json::to_vec(&Whole { problem: &view, value: original.as_deref() });
+    let bytes = whole.unwrap_or_else(|error| {
+        tracing::error!(%error, "a problem could not be written for an `on_error`");
+        b"null".to_vec()
+    });
+    Value { content: Content::Json, bytes: bytes.into() }
 }

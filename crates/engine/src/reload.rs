@@ -6,12 +6,13 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use evener_core::StageId;
-use evener_doors::triggers::{TriggerDoor, When};
+use evener_doors::Table;
+use evener_doors::triggers::When;
 
 use crate::config::{Service, Stage};
 use crate::ledger::Numbers;
 use crate::node::Plans;
-use crate::roster::Pool;
+use crate::roster::{Order, Pool};
 use crate::wiring::{self, Locals};
 use crate::{Running, StartError};
 
@@ -22,40 +23,53 @@ pub struct Reloaded {
     pub renewed: Vec<String>,
     /// What the new file says and only the next start of the node heeds.
     pub later: Vec<&'static str>,
+    /// Whether the file says what the one before did, and no code has changed.
+    pub same: bool,
 }
 
 impl Running {
     /// Lets another version of the service take over. What is on its way goes on by the old one; what comes goes by the new one. If
     /// that cannot be, the old one goes on, and the error says why.
     pub fn reload(&mut self, service: Service) -> Result<Reloaded, StartError> {
-        let later = later(&self.service, &service);
+        let later = later(&self.started, &service);
         // These cannot change under a running node.
-        let functions = self.service.functions.clone();
+        let functions = self.started.functions.clone();
         let service = Arc::new(Service { functions, ..service });
         let interpreters = wiring::interpreters(&service)?;
-        let numbers = self.ledger.number(&service);
+        // Kept once nothing can fail any more: the numbers of a file that is refused are given to nobody.
+        let mut ledger = self.ledger.clone();
+        let numbers = ledger.number(&service);
         let topology = Arc::new(wiring::topology(&service, &numbers, Some(&self.node.topology())));
         let locals = wiring::locals(&service, &numbers, &self.registry, &self.wardens)?;
         let assess = wiring::assess(&service, &numbers)?;
-        let routes = wiring::routes(&service, &numbers)?;
+        let table = Table::new(wiring::routes(&service, &numbers)?)?;
         let mut triggers = wiring::triggers(&service, &numbers)?;
         triggers.retain(|trigger| !matches!(trigger.when, When::Startup));
         let mut pools = wiring::recipes(&service, &numbers, &interpreters, &self.folder);
-        if let Some(door) = &self.http {
-            door.replace_routes(routes)?;
-        }
         // From here on nothing fails.
+        self.ledger = ledger;
         let changed = self.node.changed_code();
         let renewed = self.renew(&service, &numbers, &mut pools, &changed);
         self.node.overlook(&changed);
         let crews = wiring::crews(&service);
+        let staying = locals.iter().map(|local| local.stage).collect();
         let wanted = numbers.crews.iter().copied().zip(crews.iter().map(wiring::Crew::wanted)).collect();
-        self.node.replan(Plans { topology, assess, wanted, pools });
+        self.node.replan(Plans { topology, assess, wanted, pools, locals: staying });
         self.replace_locals(&service, locals);
+        // After the plan that they lead into.
+        let unused = self.http.as_ref().map(|door| door.replace_routes(table));
+        let node = self.node.clone();
+        tokio::spawn(async move {
+            if let Some(unused) = unused {
+                unused.await;
+            }
+            node.order(Order::Unused);
+        });
         self.replace_triggers(triggers);
         self.drain = service.drain;
+        let same = renewed.is_empty() && *self.service == *service;
         self.service = service;
-        Ok(Reloaded { renewed, later })
+        Ok(Reloaded { renewed, later, same })
     }
 
     /// Marks the pools whose workers are to be made anew, and names them.
@@ -106,7 +120,7 @@ impl Running {
     fn replace_triggers(&mut self, triggers: Vec<evener_doors::triggers::Trigger>) {
         self.stop_triggers.send_replace(true);
         self.stop_triggers = tokio::sync::watch::Sender::new(false);
-        self.triggers = Arc::new(TriggerDoor::new(self.node.clone(), triggers));
+        self.triggers = Arc::new(self.triggers.followed_by(triggers));
         tokio::spawn(self.triggers.clone().run(self.stop_triggers.subscribe()));
     }
 }

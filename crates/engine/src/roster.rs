@@ -13,6 +13,8 @@ use evener_supervisor::warden::Wardens;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use evener_doors::Node as _;
+
 use crate::node::Node;
 
 /// What the node asks for, or tells.
@@ -27,6 +29,8 @@ pub(crate) enum Order {
     Pools(Vec<Pool>),
     /// No request is left of an older plan.
     Outdated,
+    /// No request is coming any more by the routes of the plan before.
+    Unused,
 }
 
 /// How the worker in each place of a pool is made.
@@ -82,6 +86,10 @@ pub(crate) struct Roster {
     rollouts: VecDeque<Rollout>,
     /// The stages that no request will come to once the older plans are done.
     leaving: Vec<StageId>,
+    /// Whether core has no request of an older plan.
+    outdated: bool,
+    /// How many tables of routes of older plans are in use.
+    tables: u32,
 }
 
 impl Roster {
@@ -95,6 +103,8 @@ impl Roster {
             slots: JoinSet::new(),
             rollouts: VecDeque::new(),
             leaving: Vec::new(),
+            outdated: true,
+            tables: 0,
         }
     }
 
@@ -109,7 +119,14 @@ impl Roster {
         loop {
             tokio::select! {
                 Some(order) = orders.recv() => self.obey(order),
-                Some(ended) = self.slots.join_next() => self.ended(ended.ok()),
+                Some(ended) = self.slots.join_next() => match ended {
+                    Ok(place) => self.ended(place),
+                    // Nobody knows in which place: better none goes on than that one is missing for good.
+                    Err(error) => {
+                        tracing::error!(%error, "whoever kept a worker alive has failed");
+                        break;
+                    }
+                },
                 _ = stop.wait_for(|stop| *stop) => break,
             }
         }
@@ -122,16 +139,33 @@ impl Roster {
     fn obey(&mut self, order: Order) {
         match order {
             Order::Grow(stage) => _ = self.start(stage),
-            Order::Pools(pools) => self.pools(pools),
+            Order::Pools(pools) => {
+                (self.outdated, self.tables) = (false, self.tables + 1);
+                self.pools(pools);
+            }
             Order::Ready(stage, index) => self.came_up(stage, index),
             Order::Failed(stage, index) => self.did_not_come_up(stage, index),
             Order::Outdated => {
-                for stage in std::mem::take(&mut self.leaving) {
-                    self.recipes.remove(&stage);
-                    for index in self.taken(stage) {
-                        self.give_up(stage, index);
-                    }
-                }
+                self.outdated = true;
+                self.end_older_plans();
+            }
+            Order::Unused => {
+                self.tables -= 1;
+                self.end_older_plans();
+            }
+        }
+    }
+
+    /// Once nobody comes to stages that are gone, their workers go as well.
+    fn end_older_plans(&mut self) {
+        if !self.outdated || self.tables > 0 {
+            return;
+        }
+        self.node.retire_locals();
+        for stage in std::mem::take(&mut self.leaving) {
+            self.recipes.remove(&stage);
+            for index in self.taken(stage) {
+                self.give_up(stage, index);
             }
         }
     }
@@ -142,7 +176,7 @@ impl Roster {
         self.leaving = known.filter(|stage| pools.iter().all(|pool| pool.stage != *stage)).collect();
         for Pool { stage, wanted, scales, renew, recipe } in pools {
             let known = self.recipes.insert(stage, recipe).is_some();
-            let taken = self.taken(stage);
+            let taken = if renew { self.taken(stage) } else { self.taken_but_for_rollout(stage) };
             let has = taken.len() as u32;
             (has..wanted).for_each(|_| _ = self.start(stage));
             // A pool that sizes itself shrinks by itself, as it grew.
@@ -161,6 +195,16 @@ impl Roster {
     fn taken(&self, stage: StageId) -> Vec<u32> {
         let places = self.places.get(&stage).into_iter().flatten();
         places.filter(|(_, place)| !place.leaving).map(|(index, _)| *index).collect()
+    }
+
+    /// The same without the place that is to take over from another: a rollout that is under way goes on.
+    fn taken_but_for_rollout(&self, stage: StageId) -> Vec<u32> {
+        let new =
+            self.rollouts.iter().find(|rollout| rollout.stage == stage).and_then(|rollout| match rollout.change {
+                Change::Begun { new, .. } => Some(new),
+                Change::None | Change::Ending { .. } => None,
+            });
+        self.taken(stage).into_iter().filter(|index| Some(*index) != new).collect()
     }
 
     /// Keeps a worker alive in the first place that is free, and says which that is.
@@ -189,8 +233,7 @@ impl Roster {
         }
     }
 
-    fn ended(&mut self, place: Option<(StageId, u32)>) {
-        let Some((stage, index)) = place else { return };
+    fn ended(&mut self, (stage, index): (StageId, u32)) {
         if let Some(places) = self.places.get_mut(&stage) {
             places.remove(&index);
         }
@@ -202,6 +245,11 @@ impl Roster {
             Change::None | Change::Begun { .. } | Change::Ending { .. } => return,
         }
         self.go_on();
+    }
+
+    /// Whether a worker in that place is to stay.
+    fn stays(&self, stage: StageId, index: u32) -> bool {
+        self.places.get(&stage).and_then(|places| places.get(&index)).is_some_and(|place| !place.leaving)
     }
 
     /// Whether somebody keeps a worker alive in that place, if only until it has finished what it does.
@@ -217,7 +265,7 @@ impl Roster {
             }
             let stage = rollout.stage;
             let next = self.rollouts.front_mut().and_then(|rollout| rollout.old.pop_front());
-            if next.is_some_and(|old| !self.is_taken(stage, old)) {
+            if next.is_some_and(|old| !self.stays(stage, old)) {
                 continue;
             }
             match next.map(|old| (old, self.start(stage))) {
@@ -226,7 +274,12 @@ impl Roster {
                         rollout.change = Change::Begun { old, new };
                     }
                 }
-                Some((_, None)) | None => _ = self.rollouts.pop_front(),
+                Some((_, None)) => _ = self.rollouts.pop_front(),
+                None => {
+                    let name = self.node.stage_name(stage);
+                    tracing::info!(stage = name, "all workers of the stage are new");
+                    self.rollouts.pop_front();
+                }
             }
         }
     }
@@ -244,18 +297,24 @@ impl Roster {
             self.give_up(stage, old);
             if !self.is_taken(stage, old) {
                 // It has left by itself meanwhile.
-                self.ended(Some((stage, old)));
+                self.ended((stage, old));
             }
         }
     }
 
     fn did_not_come_up(&mut self, stage: StageId, index: u32) {
+        if self.is_taken(stage, index) && !self.stays(stage, index) {
+            // The worker that was to go has died, and none takes its place.
+            return self.give_up(stage, index);
+        }
         let ours = |rollout: &&Rollout| {
             rollout.stage == stage && matches!(rollout.change, Change::Begun { new, .. } if new == index)
         };
         if self.rollouts.front().filter(ours).is_some() {
-            tracing::error!(worker = index, "the old workers of the stage go on, since the new one did not come up");
+            let name = self.node.stage_name(stage);
+            tracing::error!(stage = name, worker = index, "the old workers go on, since the new one did not come up");
             self.rollouts.pop_front();
+            self.node.misses_code(stage);
             self.give_up(stage, index);
             self.go_on();
         }

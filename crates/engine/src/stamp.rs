@@ -19,6 +19,26 @@ impl Stamp {
         Stamp { file, was }
     }
 
+    /// The file.
+    pub(crate) fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// Whether it was written since then. One that is of the future was not.
+    pub(crate) fn was_written_since(&self, then: SystemTime) -> bool {
+        self.was.is_some_and(|(written, _)| then < written && written <= SystemTime::now())
+    }
+
+    /// It may be another than somebody has read: from now on it counts as changed.
+    pub(crate) fn doubt(&mut self) {
+        self.was = None;
+    }
+
+    /// The folder that it lies in.
+    pub(crate) fn folder(&self) -> Option<PathBuf> {
+        self.file.parent().map(Path::to_path_buf)
+    }
+
     /// The same file as it is now.
     #[must_use]
     pub fn again(&self) -> Stamp {

@@ -144,8 +144,11 @@ fn on_cancel(on_cancel: config::OnCancel) -> OnCancel {
 /// `before`, if there is one, whose stages stay as long as requests may be on their way to them.
 pub(crate) fn topology(service: &Service, numbers: &Numbers, before: Option<&Topology>) -> Topology {
     let mut stages: Vec<StageRules> = before.map_or_else(Vec::new, |before| before.stages().to_vec());
-    // What is not in this service is no target any more.
-    stages.iter_mut().for_each(|rules| rules.hidden = true);
+    for rules in &mut stages {
+        // What is not in this service is no target any more, and nobody knows any more what to ask of its jobs.
+        (rules.hidden, rules.affinity) = (true, false);
+        rules.batch = rules.batch.map(|batch| Batch { weighed: false, ..batch });
+    }
     let crews = crews(service);
     let rules = crews.iter().map(|crew| crew.rules(service)).zip(&numbers.crews);
     let splits = lists(service).into_iter().map(|(pipeline, _)| split_rules(pipeline, service)).zip(&numbers.splits);

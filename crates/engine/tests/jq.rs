@@ -196,9 +196,6 @@ fn other_kinds_of_values_can_be_asked_for() {
     assert!(program(".").run_number(json, &limits()).is_err());
     assert_eq!(program("length == 3").predicate(json, &limits()), Ok(true));
     assert!(program("1").predicate(json, &limits()).is_err());
-    let key = program(".[0]").run_key(json, &limits()).expect("a key");
-    assert_eq!(program(".[0]").run_key(Input::Json(b"[1]"), &limits()), Ok(key));
-    assert_ne!(program(".[0]").run_key(Input::Json(b"[2]"), &limits()), Ok(key));
     assert_eq!(program(".").run(Input::Text("a\"b"), &limits()), Ok(b"\"a\\\"b\"".to_vec()));
 }
 

@@ -160,7 +160,7 @@ impl Header {
     }
 
     /// The same for a frame from either side.
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Header>, ProtocolError> {
+    pub fn parse(bytes: &[u8]) -> Result<Option<Header>, ProtocolError> {
         let Some(bytes) = bytes.first_chunk::<HEADER>() else { return Ok(None) };
         let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;

@@ -25,9 +25,14 @@ use evener_protocol::frame::{HEADER, Header, Kind, MORE, PART};
 /// The descriptor on which a worker finds its node.
 const NODE: i32 = 3;
 
+/// The most bytes of a name or a detail.
+const LONGEST_DETAIL: usize = 4 << 10;
+/// The most bytes of a message. As JSON, a control character is six times as long.
+const LONGEST_MESSAGE: usize = 32 << 10;
+
 /// What a value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kinds {
+pub enum ValueKind {
     /// There is none.
     Nothing,
     /// JSON.
@@ -38,22 +43,22 @@ pub enum Kinds {
     Bytes,
 }
 
-impl Kinds {
-    fn of(code: u8) -> Kinds {
+impl ValueKind {
+    fn of(code: u8) -> ValueKind {
         match code {
-            0 => Kinds::Nothing,
-            1 => Kinds::Json,
-            2 => Kinds::Text,
-            _ => Kinds::Bytes,
+            0 => ValueKind::Nothing,
+            1 => ValueKind::Json,
+            2 => ValueKind::Text,
+            _ => ValueKind::Bytes,
         }
     }
 
     fn code(self) -> u8 {
         match self {
-            Kinds::Nothing => 0,
-            Kinds::Json => 1,
-            Kinds::Text => 2,
-            Kinds::Bytes => 3,
+            ValueKind::Nothing => 0,
+            ValueKind::Json => 1,
+            ValueKind::Text => 2,
+            ValueKind::Bytes => 3,
         }
     }
 }
@@ -62,7 +67,7 @@ impl Kinds {
 #[derive(Debug)]
 pub struct Job<'a> {
     /// What the value is.
-    pub kind: Kinds,
+    pub kind: ValueKind,
     /// The value; of the first stage behind a route, the body.
     pub value: &'a [u8],
     /// The cold fields of the job, a JSON object, or nothing; behind a route that is hit by GET, HEAD or DELETE, `request` is in
@@ -93,28 +98,28 @@ pub struct Made {
 impl Made {
     /// JSON text for the next stage, or as the answer.
     pub fn json(json: impl Into<Vec<u8>>) -> Made {
-        Made::value(Kinds::Json, json)
+        Made::value(ValueKind::Json, json)
     }
 
     /// A text for the next stage, or as the answer.
     pub fn text(text: impl Into<String>) -> Made {
-        Made::value(Kinds::Text, text.into())
+        Made::value(ValueKind::Text, text.into())
     }
 
     /// Bytes for the next stage, or as the answer.
     pub fn bytes(bytes: impl Into<Vec<u8>>) -> Made {
-        Made::value(Kinds::Bytes, bytes)
+        Made::value(ValueKind::Bytes, bytes)
     }
 
     /// A value for the next stage, or as the answer.
-    pub fn value(kind: Kinds, payload: impl Into<Vec<u8>>) -> Made {
+    pub fn value(kind: ValueKind, payload: impl Into<Vec<u8>>) -> Made {
         Made { verb: 1, number: 0, content: kind.code(), fields: Vec::new(), payload: payload.into() }
     }
 
-    /// The same value, as the answer, now, with an HTTP status from 200 to 599.
+    /// The same value, as the answer, now, with an HTTP status from 200 to 599; one beyond becomes the nearest.
     #[must_use]
     pub fn respond(self, status: u16) -> Made {
-        Made { verb: 2, number: status.into(), ..self }
+        Made { verb: 2, number: status.clamp(200, 599).into(), ..self }
     }
 
     /// The same value, for another stage or pipeline.
@@ -124,24 +129,32 @@ impl Made {
         Made { verb: 3, ..self }
     }
 
-    /// The request is refused, with an HTTP status from 400 to 599 and why.
+    /// The request is refused, with an HTTP status from 400 to 599 (one beyond becomes the nearest) and why, cut to 4 KiB.
     pub fn abort(status: u16, why: &str) -> Made {
-        Made::failure(2, vec![("status", status.to_string()), ("detail", quoted(why))])
+        let status = status.clamp(400, 599).to_string();
+        Made::failure(2, vec![("status", status), ("detail", quoted(cut(why, LONGEST_DETAIL)))])
     }
 
-    /// The handler failed. Clients see the `name`; the message is for the log.
+    /// The handler failed. Clients see the `name`, cut to 4 KiB; the message is for the log, cut to 32 KiB.
     pub fn error(name: &str, message: &str) -> Made {
+        let (name, message) = (cut(name, LONGEST_DETAIL), cut(message, LONGEST_MESSAGE));
         Made::failure(1, vec![("type", quoted(name)), ("message", quoted(message))])
     }
 
-    /// The value is not what its content says.
+    /// The value is not what its content says. The detail is cut to 4 KiB.
     pub fn undecodable(detail: impl AsRef<str>) -> Made {
-        Made::failure(3, vec![("detail", quoted(detail.as_ref()))])
+        Made::failure(3, vec![("detail", quoted(cut(detail.as_ref(), LONGEST_DETAIL)))])
     }
 
     fn failure(reason: u32, fields: Vec<(&'static str, String)>) -> Made {
         Made { verb: 4, number: reason, content: 0, fields, payload: Vec::new() }
     }
+}
+
+/// The beginning of a text: what is said beside a value has to fit into a frame's extension, whose bound is 256 KiB.
+fn cut(text: &str, most: usize) -> &str {
+    let end = (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or(0)]
 }
 
 /// A text as JSON.
@@ -220,7 +233,8 @@ fn serve_on(mut node: UnixStream, runtime: &str, mut handle: impl FnMut(Job<'_>)
         while waiting.front().is_some_and(|job| job.head.flags & MORE == 0) {
             let Some(Waiting { head, extension, payload, cancelled }) = waiting.pop_front() else { break };
             let began = Instant::now();
-            let job = Job { kind: Kinds::of(head.content), value: &payload, extension: &extension, tries: head.number };
+            let job =
+                Job { kind: ValueKind::of(head.content), value: &payload, extension: &extension, tries: head.number };
             let made = if cancelled { Made::failure(5, Vec::new()) } else { handle(job) };
             let ran = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
             send(&mut node, &head, &made, ran)?;
@@ -271,7 +285,7 @@ fn read(node: &mut UnixStream) -> io::Result<Option<Frame>> {
         result => result?,
     }
     let length = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
-    let header = Header::decode(&head).map_err(|error| broken(&error.to_string()))?;
+    let header = Header::parse(&head).map_err(|error| broken(&error.to_string()))?;
     let header = header.ok_or_else(|| broken("half a frame"))?;
     let mut rest = vec![0; length];
     node.read_exact(&mut rest)?;
@@ -288,6 +302,7 @@ mod tests {
     use std::thread;
 
     use evener_protocol::Inbox;
+    use evener_protocol::frame::{BATCH, STREAM};
 
     use super::*;
 
@@ -317,6 +332,24 @@ mod tests {
 
     fn job(number: u64, flags: u8) -> Header {
         Header { job: number, attempt: 1, number: 1, content: 2, flags, ..Header::new(Kind::Job) }
+    }
+
+    #[test]
+    fn jobs_of_a_batch_are_done_one_after_the_other_as_well() {
+        let said = [frame(job(1, BATCH), b"one"), frame(job(2, STREAM), b"two")].concat();
+        let all = exchange(&said, 3, |job| Made::bytes(job.value));
+        assert!(all[1].contains("job: 1") && all[2].contains("job: 2"), "{all:?}");
+    }
+
+    #[test]
+    fn what_is_said_fits_into_a_frame() {
+        let long = "\u{1}ä".repeat(200_000);
+        let texts = [Made::error(&long, &long), Made::abort(200, &long), Made::undecodable(&long)];
+        for made in texts {
+            let length: usize = made.fields.iter().map(|(name, json)| name.len() + json.len() + 4).sum();
+            assert!(length < 256 << 10, "{length}");
+        }
+        assert_eq!(Made::text("x").respond(100).number, 200);
     }
 
     #[test]

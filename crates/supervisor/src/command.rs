@@ -80,7 +80,13 @@ pub async fn run(
         most: bounds.output,
         overflowed: false,
         held: 0,
-        said: Said { pid: piped.id.pid(), follower, lines: LineSplitter::default(), tail: Tail::default() },
+        said: Said {
+            pid: piped.id.pid(),
+            left: MOST_SAID,
+            follower,
+            lines: LineSplitter::default(),
+            tail: Tail::default(),
+        },
     };
     let mut exit = piped.exit;
     let mut listening = true;
@@ -264,9 +270,14 @@ fn read_now(end: impl AsFd, piece: &mut [u8]) -> Option<usize> {
     }
 }
 
+/// How many bytes of what one process writes to its standard error are told. What follows is only kept for its last lines.
+const MOST_SAID: usize = 1 << 20;
+
 /// What it says on standard error.
 struct Said<'a, F> {
     pid: u32,
+    /// How much more is told.
+    left: usize,
     follower: &'a mut F,
     lines: LineSplitter,
     tail: Tail,
@@ -274,18 +285,28 @@ struct Said<'a, F> {
 
 impl<F: Follow> Said<'_, F> {
     fn push(&mut self, bytes: &[u8]) {
-        let Said { pid, follower, lines, tail } = self;
-        lines.push(bytes, &mut |text| {
-            tail.push(text);
-            follower.said(*pid, text);
-        });
+        let Said { pid, left, follower, lines, tail } = self;
+        lines.push(bytes, &mut |text| tell(*pid, left, *follower, tail, text));
     }
 
     fn finish(&mut self) {
-        let Said { pid, follower, lines, tail } = self;
-        lines.finish(&mut |text| {
-            tail.push(text);
-            follower.said(*pid, text);
-        });
+        let Said { pid, left, follower, lines, tail } = self;
+        lines.finish(&mut |text| tell(*pid, left, *follower, tail, text));
+    }
+}
+
+/// Tells one line, if there is room left for it.
+fn tell(pid: u32, left: &mut usize, follower: &mut impl Follow, tail: &mut Tail, text: &str) {
+    tail.push(text);
+    match left.checked_sub(text.len() + 1) {
+        Some(less) => {
+            *left = less;
+            follower.said(pid, text);
+        }
+        None if *left > 0 => {
+            *left = 0;
+            follower.said(pid, "(it writes very much to standard error: what follows is not logged)");
+        }
+        None => {}
     }
 }

@@ -39,8 +39,8 @@ pub struct Place {
 
 /// What happens in a slot. The calls of one slot come one after the other.
 pub trait Events: Send + Sync + 'static {
-    /// A worker has warmed up and takes jobs over `line`.
-    fn ready(&self, place: &Place, pid: u32, ready: Ready, line: Arc<Line>) -> WorkerKey;
+    /// A worker has warmed up, for which it took `age` from its start, and takes jobs over `line`.
+    fn ready(&self, place: &Place, pid: u32, ready: Ready, age: Duration, line: Arc<Line>) -> WorkerKey;
 
     /// A worker brings an outcome. False if it is stale, which an honest worker never is: it is replaced.
     fn outcome(&self, worker: WorkerKey, landed: Landed<Value>) -> bool;

@@ -4,21 +4,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use evener_engine::config::{
-    Concurrency, FallbackOn, FunctionPool, Kind, OnFailure, Over, Route, RouteTarget, Scatter, Service, Stage, Step,
-    Target, Trigger, When, Workers,
-};
-use serde_json::Value;
+use evener_engine::config::{FunctionPool, Over, Route, RouteTarget, Scatter, Service, Step, Target, Trigger, When};
 
 use super::drawing::{Drawing, Edge, Group, Id, Node, Part, Shape};
 use super::gotos::{gone_to, on_path};
+use super::words::{count, described, gathered, instead, short};
 
 /// From so many nodes on, the pipelines of branches are named in their places and drawn once, on their own. A few lines of a
 /// service file can nest branches to many millions of steps, and Mermaid draws at most 500 edges unless it is told otherwise.
 const MOST_IN_PLACE: usize = 200;
-
-/// Programs and values are cut to so many characters.
-const LONGEST: usize = 60;
 
 /// What leads to what: pipelines come before stages, each in the order of the file.
 pub(super) type Key = (bool, usize);
@@ -53,6 +47,9 @@ pub(super) fn draw(service: &Service) -> Drawing {
     }
     for (trigger, id) in triggers {
         pen.edge(id, ends[&key(trigger.target)].first, false, "");
+        if let Some(target) = trigger.on_error {
+            pen.edge(id, ends[&key(target)].first, true, "on error");
+        }
     }
     pen.edges.extend(within);
     for (from, target) in std::mem::take(&mut pen.gotos) {
@@ -99,7 +96,7 @@ struct Pen<'s> {
     routed: BTreeSet<Key>,
     /// What triggers lead to.
     triggered: BTreeSet<Key>,
-    /// What the code of stages goes to, beside the path that they are on.
+    /// What the code of stages goes to, beside the path that they are on, and where requests go instead of failing.
     gone_to: BTreeSet<Key>,
     /// From where it goes there.
     gotos: Vec<(Id, Target)>,
@@ -296,6 +293,9 @@ impl<'s> Pen<'s> {
             if let Some(fallback) = &route.fallback {
                 self.edge(*id, back, true, instead(fallback, route.fallback_on));
             }
+            if let Some(target) = route.on_error {
+                self.edge(*id, ends[&key(target)].first, true, "on error");
+            }
         }
         for (key, ends) in ends {
             if self.routed.contains(key) || self.gone_to.contains(key) {
@@ -318,82 +318,5 @@ impl<'s> Pen<'s> {
             self.edge(pool, callers, true, "results");
         }
         parts.push(Part::Group(Group { id, title: "functions".into(), parts: pools }));
-    }
-}
-
-/// What a stage looks like, and what is written in it.
-fn described(stage: &Stage) -> (Shape, Vec<String>) {
-    let name = stage.name.clone();
-    match &stage.kind {
-        Kind::Python(target) => {
-            let python = format!("python {}:{}", target.module, target.attribute);
-            let mut lines = vec![name, python, count(stage.workers)];
-            lines.extend(at_once(stage.concurrency));
-            (Shape::Workers, lines)
-        }
-        Kind::Frames(command) => {
-            let mut lines = vec![name, format!("frames {}", short(&command.argv.join(" "))), count(stage.workers)];
-            lines.extend(at_once(stage.concurrency));
-            (Shape::Workers, lines)
-        }
-        Kind::Command(command) => {
-            let at_a_time = match stage.workers {
-                Workers::Count(0) => "no processes".into(),
-                Workers::Count(1) => "1 process at a time".into(),
-                Workers::Count(count) => format!("{count} processes at a time"),
-                Workers::Auto => "a process for each core at a time".into(),
-                Workers::Range { max, .. } => format!("up to {max} processes at a time"),
-            };
-            (Shape::Workers, vec![name, format!("command {}", short(&command.argv.join(" "))), at_a_time])
-        }
-        Kind::Rust(function) => (Shape::InNode, vec![name, format!("rust {function}"), "in the node".into()]),
-        Kind::Jq(filter) => (Shape::InNode, vec![name, format!("jq {}", short(&filter.source)), "in the node".into()]),
-    }
-}
-
-fn count(workers: Workers) -> String {
-    match workers {
-        Workers::Count(0) => "no workers".into(),
-        Workers::Count(1) => "1 worker".into(),
-        Workers::Count(count) => format!("{count} workers"),
-        Workers::Auto => "a worker for each core".into(),
-        Workers::Range { min, max, .. } => format!("{min} to {max} workers"),
-    }
-}
-
-/// What each worker does at a time, if it is more than a job.
-fn at_once(concurrency: Concurrency) -> Option<String> {
-    match concurrency {
-        Concurrency::One => None,
-        Concurrency::Threads(threads) => Some(format!("{threads} threads each")),
-        Concurrency::Async(jobs) => Some(format!("{jobs} jobs at a time each")),
-        Concurrency::Batch { max, .. } => Some(format!("batches of up to {max}")),
-    }
-}
-
-/// What is written where branches come together.
-fn gathered(scatter: &Scatter) -> Vec<String> {
-    let mut lines = vec!["gather".into()];
-    lines.extend(scatter.timeout.map(|timeout| format!("within {timeout:?}")));
-    if scatter.on_failure == OnFailure::Collect {
-        lines.push("failures as well".into());
-    }
-    lines.extend(scatter.fallback.as_ref().map(|value| instead(value, scatter.fallback_on)));
-    lines
-}
-
-/// Which failures a fallback covers, and what it is.
-fn instead(fallback: &Value, on: FallbackOn) -> String {
-    let covered = [("timeout", on.timeout), ("error", on.error), ("lost", on.lost), ("unavailable", on.unavailable)];
-    let covered: Vec<_> = covered.iter().filter(|(_, covered)| *covered).map(|(name, _)| *name).collect();
-    format!("fallback on {}: {}", covered.join(", "), short(&fallback.to_string()))
-}
-
-/// A program or value in one line that is not too long.
-fn short(text: &str) -> String {
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{}…", &line[..end]),
-        None => line,
     }
 }

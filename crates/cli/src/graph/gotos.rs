@@ -1,4 +1,4 @@
-//! Where the gotos lead that stages declare.
+//! Where the gotos lead that stages declare, and what else is entered from beside.
 //!
 //! A goto to a stage that is on the same path as its own moves the request along that path: to the next place of the stage there, or else
 //! to the first. Any other goto leaves the path.
@@ -18,7 +18,7 @@ pub(super) fn on_path(steps: &[Step], at: usize, target: Target) -> Option<usize
     next.or_else(|| steps.iter().position(is_wanted))
 }
 
-/// What gotos lead to that leave their path.
+/// What gotos lead to that leave their path, and where requests go instead of failing.
 pub(super) fn gone_to(service: &Service) -> BTreeSet<Key> {
     let declared = |stage: usize| service.stages[stage].goto.iter().flatten().copied();
     let mut gone_to = BTreeSet::new();
@@ -31,6 +31,8 @@ pub(super) fn gone_to(service: &Service) -> BTreeSet<Key> {
     for stage in alone(service) {
         gone_to.extend(declared(stage).filter(|target| *target != Target::Stage(stage)).map(key));
     }
+    let on_error = service.routes.iter().filter_map(|route| route.on_error);
+    gone_to.extend(on_error.chain(service.triggers.iter().filter_map(|trigger| trigger.on_error)).map(key));
     // A stage that only gotos lead to is a path of its own, and what its code goes to as well.
     let mut new: Vec<Key> = gone_to.iter().copied().collect();
     while let Some((is_stage, index)) = new.pop() {

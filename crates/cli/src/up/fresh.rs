@@ -12,19 +12,26 @@ const LOOK: Duration = Duration::from_millis(300);
 /// The files of a service, as they were when it was read.
 pub(crate) struct Fresh {
     stamps: Vec<Stamp>,
+    /// Whether they were refused: then code that has changed waits until they are mended.
+    refused: bool,
 }
 
 impl Fresh {
     /// The files as they are now.
     pub(crate) fn of(files: &[PathBuf]) -> Fresh {
-        Fresh { stamps: files.iter().map(Stamp::of).collect() }
+        Fresh { stamps: files.iter().map(Stamp::of).collect(), refused: false }
+    }
+
+    /// The same of files that were refused.
+    pub(crate) fn of_refused(files: &[PathBuf]) -> Fresh {
+        Fresh { refused: true, ..Fresh::of(files) }
     }
 
     /// Waits until a file has changed, or code that a worker has loaded, and does not change any more.
     pub(crate) async fn stale(&mut self, node: &Arc<Node>) {
         loop {
             tokio::time::sleep(LOOK).await;
-            if self.has_changed() || has_changed_code(node).await {
+            if self.has_changed() || !self.refused && has_changed_code(node).await {
                 break;
             }
         }

@@ -21,12 +21,13 @@ pub(super) async fn serve(service: Service, up: Up) -> anyhow::Result<()> {
     };
     let fresh = Fresh::of(&service.files);
     let mut running = evener_engine::start(service, evener_engine::this_program).await?;
-    announce(&running)?;
-    // Without a file, one is told in the log what to do with it.
-    if let Some(api) = running.addresses().iter().find(|address| up.service.is_none() && address.name == "api") {
-        tracing::info!("to call functions here from another terminal: export EVENER_URL={}", api.url);
-    }
-    let told = until_told(&mut running, up, fresh, &mut stops, parent.as_ref()).await?;
+    let told = match until_told(&mut running, up, fresh, &mut stops, parent.as_ref()).await {
+        Ok(told) => told,
+        Err(error) => {
+            running.end().await;
+            return Err(error);
+        }
+    };
     if told {
         tracing::info!("draining; once more gives up what is left");
         let hurry = async {
@@ -52,6 +53,11 @@ async fn until_told(
     stops: &mut Stops,
     parent: Option<&Parent>,
 ) -> anyhow::Result<bool> {
+    announce(running)?;
+    // Without a file, one is told in the log what to do with it.
+    if let Some(api) = running.addresses().iter().find(|address| up.service.is_none() && address.name == "api") {
+        tracing::info!("to call functions here from another terminal: export EVENER_URL={}", api.url);
+    }
     let up = Arc::new(up);
     let node = running.node().clone();
     let mut hang_ups = up.service.is_some().then(|| stops.take_hang_ups());
@@ -77,6 +83,7 @@ async fn until_told(
             }
             () = stops.next() => return Ok(true),
             () = end_of(parent) => return Ok(false),
+            () = running.failed() => anyhow::bail!("the node has a fault and cannot go on; please report what the log says"),
             hang_up = hang_up => {
                 if let HangUp::TerminalGone = hang_up {
                     return Ok(true);
@@ -112,7 +119,7 @@ async fn reload(running: &mut Running, up: &Arc<Up>) -> anyhow::Result<Option<Fr
             let why = report.render(false);
             tracing::error!("the service file is refused, and the one before runs on:\n{}", why.trim_end());
             // It may be mended in a file that it did not include before.
-            Ok(Some(Fresh::of(report.files())))
+            Ok(Some(Fresh::of_refused(report.files())))
         }
         Err(Refused::Asked(why)) => {
             tracing::error!("the service file is refused, and the one before runs on: {why}");
@@ -125,7 +132,10 @@ fn take_over(running: &mut Running, service: Service) {
     match running.reload(service) {
         Ok(reloaded) => {
             let renewed = Some(reloaded.renewed.join(" ")).filter(|stages| !stages.is_empty());
-            tracing::info!(renewed, "the service file has taken over");
+            match reloaded.same {
+                true => tracing::info!("nothing has changed"),
+                false => tracing::info!(renewed, "the service file has taken over"),
+            }
             for part in reloaded.later {
                 tracing::warn!("`{part}` has changed, which counts from the next start on");
             }

@@ -29,6 +29,11 @@ impl<P, R> Dispatcher<P, R> {
         self.requests.len()
     }
 
+    /// Whether a worker that is up gets more jobs when it is free. False for one that is to leave.
+    pub fn worker_stays(&self, worker: WorkerKey) -> bool {
+        self.pools.get(worker).is_some_and(|worker| !worker.retiring)
+    }
+
     /// Whether new requests are refused because the node shuts down.
     pub fn is_draining(&self) -> bool {
         self.draining

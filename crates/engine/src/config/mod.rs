@@ -98,12 +98,22 @@ fn resolve(
     // Over anything but a mapping they would hide that it is none.
     if matches!(&root, Some(root) if matches!(root.value, Value::Map(_))) {
         for overlay in overlays {
-            root = root.map(|root| reading.overlay(overlay).over(root));
+            let over = reading.overlay(overlay);
+            reading.found.extend(root.as_ref().and_then(|root| walk::unknown_stage(&over, root)));
+            root = root.map(|root| over.over(root));
         }
     }
     let Reading { sources, found, files, incomplete, .. } = reading;
     let read = files.clone();
-    let mut walk = Walk { file, folder: &folder, sources: &sources, files, found, programs: &RefCell::default() };
+    let mut walk = Walk {
+        file,
+        folder: &folder,
+        sources: &sources,
+        files,
+        found,
+        programs: &RefCell::default(),
+        overlaid: !overlays.is_empty(),
+    };
     let service = root.filter(|_| !incomplete).and_then(|root| walk.service(&root));
     let found = walk.found;
     let report = Report::new(sources, found).with_files(read);

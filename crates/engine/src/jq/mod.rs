@@ -10,9 +10,9 @@ mod nesting;
 mod rewrite;
 pub mod template;
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
 use jaq_core::load::parse::{Def, Term};
@@ -117,14 +117,29 @@ fn library() -> impl Iterator<Item = Def<&'static str>> {
     all.filter(|def| !natives::OUTSIDE_DEFS.contains(&def.name))
 }
 
+/// The programs that are in use, by their source: a service file that takes over mostly has the same as the one before.
+static COMPILED: LazyLock<Mutex<HashMap<Box<str>, Weak<Program>>>> = LazyLock::new(Mutex::default);
+
 /// Whether a program can be compiled.
 pub fn check(source: &str) -> Result<(), JqError> {
     Program::compile(source).map(|_| ())
 }
 
 impl Program {
-    /// Compiles a program; takes about a millisecond.
+    /// Compiles a program; takes about a millisecond, but for one that is in use somewhere.
     pub fn compile(source: &str) -> Result<Arc<Self>, JqError> {
+        let known = || COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(program) = known().get(source).and_then(Weak::upgrade) {
+            return Ok(program);
+        }
+        let program = Self::compile_anew(source)?;
+        let mut known = known();
+        known.retain(|_, program| program.strong_count() > 0);
+        known.insert(source.into(), Arc::downgrade(&program));
+        Ok(program)
+    }
+
+    fn compile_anew(source: &str) -> Result<Arc<Self>, JqError> {
         if source.len() > LONGEST {
             return Err(JqError { message: format!("a jq program may have {LONGEST} bytes"), offset: None });
         }
@@ -188,14 +203,6 @@ impl Program {
             };
             items.iter().map(one).collect()
         })
-    }
-
-    /// A number that stands for the value that the program gives: equal for equal values, and never 0.
-    pub fn run_key(&self, input: Input<'_>, limits: &Limits) -> Result<u64, RunError> {
-        let json = self.run(input, limits)?;
-        let mut hasher = DefaultHasher::new();
-        json.hash(&mut hasher);
-        Ok(hasher.finish().max(1))
     }
 
     /// The number that the program gives.

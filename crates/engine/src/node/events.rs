@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use evener_core::state::StateAsk;
 use evener_core::{JobKey, Landed, Loss, Outcome, WorkerKey};
@@ -18,15 +18,23 @@ use crate::roster::Order;
 use crate::stamp::Stamp;
 
 impl Events for Node {
-    fn ready(&self, place: &Place, pid: u32, ready: Ready, line: Arc<Line>) -> WorkerKey {
+    fn ready(&self, place: &Place, pid: u32, ready: Ready, age: Duration, line: Arc<Line>) -> WorkerKey {
         let Place { stage, name, index } = place;
         let runtime = printable(&ready.runtime);
         tracing::info!(stage = &**name, worker = index, pid, runtime = &*runtime, "worker ready");
         // Looked at before the lock is taken.
-        let stamps = ready.files.iter().map(Stamp::of).collect();
+        let began = SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
+        let mut stamps: Vec<Stamp> = ready.files.iter().map(Stamp::of).collect();
         let worker = {
             let mut state = self.state();
             let now = self.clock.now();
+            // What was written while the worker started may not be what it has loaded. A file that is written at each start shall not
+            // have workers made anew for ever: so each is doubted once.
+            for stamp in stamps.iter_mut().filter(|stamp| stamp.was_written_since(began)) {
+                if state.doubted.insert(stamp.file().to_path_buf()) {
+                    stamp.doubt();
+                }
+            }
             let worker = state.dispatcher.worker_ready(now, *stage);
             let (stage, index, known, streams) = (*stage, *index, HashSet::new(), ready.stream);
             let code = stamps;
@@ -77,6 +85,10 @@ impl Events for Node {
         let answer = kept.ask(now, ask);
         if let Some(seat) = seats.get(&worker) {
             seat.line.state(number, &answer);
+        }
+        if let Some(next) = state.kept.next_end().filter(|next| *next < state.armed) {
+            state.armed = next;
+            self.timer.notify_one();
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::MutexGuard;
+use std::time::Instant;
 
 use evener_core::{Assessment, Failure, Landed, Loss, Outcome, Reservation, StageId, Time, WorkerKey};
 use evener_doors::Parcel;
@@ -13,7 +14,7 @@ use evener_supervisor::slot::Events as _;
 use super::{Node, State};
 use crate::command::{self, Command, Lost};
 use crate::errand::{Errands, Question};
-use crate::local::{Local, LocalJob, LocalSeat};
+use crate::local::{AT_ONCE, Local, LocalJob, LocalSeat};
 
 impl Node {
     /// Carries out what is due, lets go of the lock, and does the jobs that were handed to nobody else.
@@ -24,20 +25,48 @@ impl Node {
         self.run_errands(errands);
     }
 
-    /// Does what is to be done, and what follows from it. The lock must be free.
-    pub(super) fn run_errands(&self, mut errands: Errands) {
-        while !errands.is_empty() {
+    /// Does what is to be done, and what follows from it; what takes long, on a thread of its own. The lock must be free.
+    pub(super) fn run_errands(&self, errands: Errands) {
+        if errands.is_empty() {
+            return;
+        }
+        let until = Instant::now() + AT_ONCE;
+        let left = self.run_some(errands, || Instant::now() < until);
+        if let Some(node) = self.this.upgrade().filter(|_| !left.is_empty()) {
+            tokio::task::spawn_blocking(move || node.run_all(left));
+        }
+    }
+
+    /// The same, where it may take long.
+    fn run_all(&self, errands: Errands) {
+        self.run_some(errands, || true);
+    }
+
+    /// Does what is to be done while that may go on. Returns what is left.
+    fn run_some(&self, mut errands: Errands, may_go_on: impl Fn() -> bool) -> Errands {
+        while !errands.is_empty() && may_go_on() {
             let Errands { jobs, questions, gone } = std::mem::take(&mut errands);
             if !gone.is_empty() {
                 errands.append(self.left(gone));
             }
-            for question in questions {
+            let mut questions = questions.into_iter();
+            for question in questions.by_ref() {
+                if !may_go_on() {
+                    errands.questions.push(question);
+                    break;
+                }
                 match question.answer_at_once() {
                     Some(answer) => errands.append(self.assessed(&question, answer)),
                     None => self.assess(question),
                 }
             }
-            for job in jobs {
+            errands.questions.extend(questions);
+            let mut jobs = jobs.into_iter();
+            for job in jobs.by_ref() {
+                if !may_go_on() {
+                    errands.jobs.push(job);
+                    break;
+                }
                 let began = self.clock.now();
                 if let Local::Command(command) = &job.local {
                     self.start(command.clone(), job, began);
@@ -48,7 +77,9 @@ impl Node {
                     None => self.give_a_thread(job, began),
                 }
             }
+            errands.jobs.extend(jobs);
         }
+        errands
     }
 
     /// Workers without a process have left for good. Returns what is to be done next.
@@ -68,7 +99,7 @@ impl Node {
         tokio::task::spawn_blocking(move || {
             let answer = question.answer();
             let following = node.assessed(&question, answer);
-            node.run_errands(following);
+            node.run_all(following);
         });
     }
 
@@ -86,7 +117,7 @@ impl Node {
         tokio::task::spawn_blocking(move || {
             let outcome = job.run();
             let following = node.land(&job, began, outcome);
-            node.run_errands(following);
+            node.run_all(following);
         });
     }
 
@@ -134,9 +165,11 @@ impl Node {
 
     fn replace(&self, state: &mut State, now: Time, worker: WorkerKey, cause: &str) {
         let Some(LocalSeat { stage, local, .. }) = state.locals.remove(&worker) else { return };
-        let cause = cause.to_owned();
+        let (cause, stays) = (cause.to_owned(), state.dispatcher.worker_stays(worker));
         state.dispatcher.worker_lost(now, worker, Loss { certificate: cause.clone(), cause });
-        add(state, now, stage, local);
+        if stays {
+            add(state, now, stage, local);
+        }
     }
 }
 

@@ -20,12 +20,14 @@ pub(crate) struct Plans {
     pub(crate) wanted: HashMap<StageId, u32>,
     /// The pools of worker processes.
     pub(crate) pools: Vec<Pool>,
+    /// The stages without worker processes.
+    pub(crate) locals: HashSet<StageId>,
 }
 
 impl Node {
     /// From now on that is the plan.
     pub(crate) fn replan(&self, plans: Plans) {
-        let Plans { topology, assess, wanted, pools } = plans;
+        let Plans { topology, assess, wanted, pools, locals } = plans;
         self.metrics.extend(&topology);
         self.warmup.send_modify(|stages| {
             stages.resize_with(topology.stages().len(), Warmup::default);
@@ -38,6 +40,7 @@ impl Node {
         let now = self.clock.now();
         *self.topology.write().unwrap_or_else(PoisonError::into_inner) = topology.clone();
         state.assess = assess;
+        state.staying = locals;
         // Before it is told that no request of an older plan is left, which may be right now.
         self.order(Order::Pools(pools));
         state.dispatcher.reload(now, topology);
@@ -53,6 +56,18 @@ impl Node {
         state.dispatcher.retire(now, worker);
         self.act(state, now);
         true
+    }
+
+    /// No request is left of an older plan: whoever does the jobs of stages without worker processes that are gone leaves.
+    pub(crate) fn retire_locals(&self) {
+        let mut state = self.state();
+        let now = self.clock.now();
+        let leaving: Vec<_> = state.locals.iter().filter(|(_, seat)| !state.staying.contains(&seat.stage)).collect();
+        let leaving: Vec<_> = leaving.into_iter().map(|(worker, _)| *worker).collect();
+        for worker in leaving {
+            state.dispatcher.retire(now, worker);
+        }
+        self.act(state, now);
     }
 
     /// Whether anybody does the jobs of a stage without worker processes.
@@ -77,11 +92,22 @@ impl Node {
         self.act(state, now);
     }
 
+    /// A worker with new code did not come up, perhaps for want of a file: from now on a new file beside those that are loaded counts
+    /// as a change.
+    pub(crate) fn misses_code(&self, stage: StageId) {
+        let mut state = self.state();
+        let code = state.seats.values().filter(|seat| seat.stage == stage).flat_map(|seat| &seat.code);
+        let folders: HashSet<_> = code.filter_map(Stamp::folder).collect();
+        let stamps = folders.into_iter().map(Stamp::of).collect();
+        state.missed.insert(stage, stamps);
+    }
+
     /// The stages of whose code something has changed since a worker of theirs has loaded it.
     pub(crate) fn changed_code(&self) -> HashSet<StageId> {
         let state = self.state();
-        let stamps: Vec<(StageId, Vec<Stamp>)> =
-            state.seats.values().map(|seat| (seat.stage, seat.code.clone())).collect();
+        let loaded = state.seats.values().map(|seat| (seat.stage, seat.code.clone()));
+        let missed = state.missed.iter().map(|(stage, folders)| (*stage, folders.clone()));
+        let stamps: Vec<(StageId, Vec<Stamp>)> = loaded.chain(missed).collect();
         drop(state);
         let changed = |(_, stamps): &&(StageId, Vec<Stamp>)| stamps.iter().any(Stamp::has_changed);
         stamps.iter().filter(changed).map(|(stage, _)| *stage).collect()
@@ -90,7 +116,8 @@ impl Node {
     /// The workers of those stages are about to be replaced: what has changed of their code until now says nothing more.
     pub(crate) fn overlook(&self, stages: &HashSet<StageId>) {
         let before: Vec<_> = {
-            let state = self.state();
+            let mut state = self.state();
+            state.missed.retain(|stage, _| !stages.contains(stage));
             let seats = state.seats.iter().filter(|(_, seat)| stages.contains(&seat.stage));
             seats.map(|(worker, seat)| (*worker, seat.code.clone())).collect()
         };

@@ -218,6 +218,7 @@ fn pipelines() {
         (pipelines("p: [{one: 1}]"), &["5:7 bad-step"], "`each: .items` and `do: stage`"),
         (pipelines("p: [{scatter: {}}]"), &["5:17 bad-scatter"], "name the branches"),
         (pipelines("p: [{scatter: [one]}]"), &["5:17 wrong-type"], "branches by name"),
+        (pipelines("p: [{scatter: [one, [one]]}]"), &["5:17 wrong-type"], "`scatter: {one: one, name: steps}`"),
         (pipelines("p: [{scatter: {a: oen}}]"), &["5:21 unknown-name"], "did you mean `one`?"),
         (pipelines("p: [{scatter: {a: []}}]"), &["5:21 empty-pipeline"], "list at least one stage"),
         (pipelines("p: [{scatter: {a: one}, each: .x}]"), &["5:7 two-kinds"], "make two steps of it"),

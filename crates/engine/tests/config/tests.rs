@@ -138,15 +138,19 @@ fn what_a_test_changes_must_be_good() {
         ("{stages: {a: {wokers: 0}}}", "5:56 unknown-key"),
         ("{stages: {a: {workers: many}}}", "5:65 wrong-type"),
         ("{nonsense: 1}", "5:43 unknown-key"),
-        // What is wrong then stands elsewhere, in lines that are good by themselves.
-        ("{routes: [{path: /a, pipeline: a}]}", "5:36 unreachable-stage"),
+        ("{stages: {aa: {workers: 0}}}", "5:52 unknown-name"),
         ("{stages: {b: {workers: 2}}}", "5:56 useless-key"),
     ] {
         let report = with(changes);
         assert_eq!(codes(&report)[..1], [expected], "{report}");
     }
-    let report = with("{routes: [{path: /a, pipeline: a}]}").to_string();
-    assert!(report.contains("with this") && report.contains("as it then is"), "{report}");
+    // What is wrong then may stand elsewhere, in lines that are good by themselves.
+    let text = with_tests("  - {name: a, request: {path: /a}, with: {stages: {a: {threads: 2}}}}");
+    let report = bad(&text.replace("'m:f'", "'m:f', concurrency: 2"));
+    assert_eq!(codes(&report), ["5:36 two-ways"], "{report}");
+    assert!(report.to_string().contains("with this") && report.to_string().contains("as it then is"), "{report}");
+    // A test may switch off what leads to a stage.
+    tests("  - {name: a, request: {path: /a}, with: {routes: [{path: /a, pipeline: a}]}}");
     // An error of the file itself is not told again for each test.
     let text = with_tests("  - {name: a, request: {path: /a}, with: {debug: 7}}").replace("service: s", "service: 7");
     assert_eq!(codes(&bad(&text)), ["1:10 wrong-type"]);

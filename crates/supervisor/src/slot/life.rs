@@ -261,7 +261,8 @@ impl<E: Events> Life<E> {
                 (FromWorker::Ready(_), Some(_)) => return Err(ProtocolError::OutOfTurn("a second READY").into()),
                 (FromWorker::Ready(ready), None) => {
                     self.print();
-                    self.worker = Some(self.events.ready(&self.plan.place, self.id.pid(), ready, self.line.clone()));
+                    let (pid, age) = (self.id.pid(), self.born.elapsed());
+                    self.worker = Some(self.events.ready(&self.plan.place, pid, ready, age, self.line.clone()));
                 }
                 (FromWorker::Outcome { .. }, None) => {
                     return Err(ProtocolError::OutOfTurn("an OUTCOME before READY").into());

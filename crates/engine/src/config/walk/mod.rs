@@ -26,9 +26,9 @@ use pipeline::Names;
 use route::Unsaid;
 
 use super::diagnostic::{Diagnostic, Severity};
-use super::keys::{LEAST_HEADERS, LIMITS, MOST, SERVICE};
+use super::keys::{KINDS, LATER_KINDS, LEAST_HEADERS, LIMITS, MOST, SERVICE};
 use super::source::Source;
-use super::yaml::{Node, Value};
+use super::yaml::{Entry, Node, Value, quote};
 use super::{Limits, Listener, Service, defaults};
 use crate::jq::{self, JqError};
 
@@ -45,6 +45,28 @@ pub(crate) struct Walk<'a> {
     pub(crate) found: Vec<Diagnostic>,
     /// The jq programs that are good. Compiling takes long, and tests have the same ones read again and again.
     pub(crate) programs: &'a RefCell<HashSet<String>>,
+    /// Whether something goes over the file. That may switch off what leads to a stage.
+    pub(crate) overlaid: bool,
+}
+
+/// What is wrong with a change that is made to a stage which is not there: an overlay that says what kind it has makes a new one.
+pub(crate) fn unknown_stage(overlay: &Node, base: &Node) -> Option<Diagnostic> {
+    fn stages(node: &Node) -> &[Entry] {
+        match node.entry("stages").map(|entry| &entry.value.value) {
+            Some(Value::Map(entries)) => entries,
+            _ => &[],
+        }
+    }
+    let known = stages(base);
+    let has_kind = |node: &Node| KINDS.iter().chain(LATER_KINDS).any(|kind| node.entry(kind).is_some());
+    let mut unknown = stages(overlay).iter().filter(|entry| !known.iter().any(|known| known.key == entry.key));
+    let entry = unknown.find(|entry| matches!(entry.value.value, Value::Map(_)) && !has_kind(&entry.value))?;
+    let message = format!("there is no stage {}", quote(&entry.key));
+    let unknown = Diagnostic::error("unknown-name", entry.key_span, message);
+    Some(match nearest::nearest(&entry.key, known.iter().map(|known| &*known.key)) {
+        Some(near) => unknown.hint(format!("did you mean `{near}`?")),
+        None => unknown.hint("one that is new needs its kind, such as `python: \"module:function\"`"),
+    })
 }
 
 impl Walk<'_> {
@@ -90,7 +112,10 @@ impl Walk<'_> {
         let triggers = self.triggers(trigger_nodes, &mut names);
         let functions: Vec<_> = pool_entries.iter().filter_map(|entry| self.function_pool(entry)).collect();
         let tests = self.tests(test_nodes);
-        names.unused(stage_entries, &mut self.found);
+        // What leads to a stage may be what is not wanted just now.
+        if !self.overlaid {
+            names.unused(stage_entries, &mut self.found);
+        }
 
         if !self.has_errors() {
             self.variations(root, test_nodes);

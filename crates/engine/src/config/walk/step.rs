@@ -6,7 +6,7 @@ use super::pipeline::{DEPTH, Draft, DraftStep, Names};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::keys::{EACH, MOST, MOST_BRANCHES, ON_FAILURE, SCATTER};
 use crate::config::source::Span;
-use crate::config::yaml::{Entry, Node, Value, quote};
+use crate::config::yaml::{Entry, Node, Plain, Scalar, Value, quote};
 use crate::config::{OnFailure, Over, Scatter, Target, defaults};
 
 impl Walk<'_> {
@@ -68,6 +68,19 @@ impl Walk<'_> {
     ) -> Option<DraftStep> {
         let mut fields = Fields::open(node, node.span, &SCATTER, &[], self)?;
         let branches = fields.require("scatter", self, |node, walk| {
+            if let Value::Seq(items) = &node.value {
+                let named = |item: &Node| match item.scalar().map(Scalar::resolve) {
+                    Some(Plain::Str(name)) => format!("{name}: {name}"),
+                    _ => "name: steps".to_owned(),
+                };
+                let named: Vec<_> = items.iter().take(4).map(named).collect();
+                // They are in use all the same.
+                items.iter().filter(|item| item.scalar().is_some()).for_each(|item| _ = walk.reference(item, names));
+                let message = "expected branches by name, a mapping, found a list";
+                let wrong = Diagnostic::error("wrong-type", node.span, message);
+                walk.found.push(wrong.hint(format!("name them: `scatter: {{{}}}`", named.join(", "))));
+                return None;
+            }
             let entries = walk.named(node, "branches by name, a mapping")?;
             walk.check_count(node, entries.len())?;
             let branch = |entry: &Entry| {

@@ -243,8 +243,11 @@ impl Walk<'_> {
         with.value.clone().each_span(&mut |span| {
             spans.insert(*span);
         });
+        if let Some(unknown) = super::unknown_stage(&with.value, plain) {
+            return self.found.push(unknown);
+        }
         let varied = with.value.clone().over(plain.clone());
-        let mut walk = Walk { files: Vec::new(), found: Vec::new(), ..*self };
+        let mut walk = Walk { files: Vec::new(), found: Vec::new(), overlaid: true, ..*self };
         walk.service(&varied);
         for wrong in walk.found.into_iter().filter(|one| one.severity == Severity::Error) {
             self.found.push(match wrong.span {
