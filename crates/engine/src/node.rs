@@ -1,7 +1,8 @@
 //! The node: one lock around the core, and whoever brings an input carries out the actions.
 //!
-//! The lock is held for about a microsecond at a time. Under it, actions only append to the outbox of a worker, or hand an
-//! answer to the task that waits for it; the writing and sending happens elsewhere, in the order in which it was decided.
+//! The lock is held for about a microsecond at a time, and longer where large values are put together (`gather`, `recovery`). Under it,
+//! actions only append to the outbox of a worker, or hand an answer to the task that waits for it; the writing and sending happens
+//! elsewhere, in the order in which it was decided.
 
 mod actions;
 mod door;
