@@ -363,11 +363,11 @@ impl<P: Clone, R> Dispatcher<P, R> {
         let slot = if self.pools.is_shared(worker) { self.pools.holder(worker, flight) } else { Some(worker) };
         let Some((slot, holder)) = slot.and_then(|slot| Some((slot, self.pools.get(slot)?))) else { return false };
         let (stage, function, state) = (holder.stage, holder.function, holder.state);
-        if matches!(outcome, Outcome::Returned) {
-            return self.returned(now, worker, flight);
-        }
         if !self.is_in_order(job, state, &outcome) {
             return false;
+        }
+        if matches!(outcome, Outcome::Returned) {
+            return self.returned(now, worker, flight);
         }
         let cancelled = matches!(outcome, Outcome::Fail(Failure::Cancelled));
         if cancelled && self.dropped_ahead(now, worker, flight) {

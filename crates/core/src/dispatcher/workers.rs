@@ -57,8 +57,8 @@ impl<P: Clone, R> Dispatcher<P, R> {
             match gone.state {
                 State::Busy(flight, timer) => {
                     self.timers.clear(timer);
-                    match shared && stopped {
-                        // It was stopped for the sake of a neighbour.
+                    // It was stopped for the sake of a neighbour.
+                    match shared && stopped && self.may_begin_again(flight.job) {
                         true => self.begin_again(now, flight.job, stage),
                         false => self.lost(now, flight.job, loss.clone()),
                     }
@@ -72,8 +72,15 @@ impl<P: Clone, R> Dispatcher<P, R> {
         self.dispatch(now, stage);
     }
 
+    /// Whether a job that has begun may begin once more at no cost. Not if that is to happen to none of its stage, nor if its client
+    /// has got something of it already.
+    fn may_begin_again(&self, key: JobKey) -> bool {
+        let Some(job) = self.jobs.get(key) else { return false };
+        self.topology.stage(job.stage).retry_on.lost && !self.has_streamed(job.request)
+    }
+
     /// A job's worker was stopped, and not for its sake: it goes back, and this costs it no try.
-    pub(super) fn begin_again(&mut self, now: Time, key: JobKey, stage: StageId) {
+    fn begin_again(&mut self, now: Time, key: JobKey, stage: StageId) {
         if let Some(job) = self.jobs.get_mut(key) {
             job.tries -= 1;
             self.put_in_front(now, key, stage);

@@ -277,6 +277,23 @@ fn a_job_may_come_back_when_it_counts_as_begun_and_costs_no_try() {
 }
 
 #[test]
+fn what_a_client_has_got_something_of_has_begun_and_does_not_come_back() {
+    let mut double = at_work(stage("a"), 4);
+    double.submit("a", "y");
+    double.expect(["a.0 gets r18.1 try 1: y"]);
+    double.wait(4);
+    double.expect(["a.0 is to give r18.1 back"]);
+    double.next("a.0", "v");
+    double.expect(["r17 = value v"]);
+    assert!(double.chunk("a.0", "piece"));
+    double.expect(["r18 gets piece"]);
+    let held = double.held("a.0");
+    assert!(!double.bring(held, Outcome::Returned));
+    double.outcome("a.0", Outcome::Ended);
+    double.expect(["r18 = ended"]);
+}
+
+#[test]
 fn what_was_not_called_back_does_not_come_back() {
     let mut double = three_ahead(stage("a"));
     for held in double.hands("a.0") {

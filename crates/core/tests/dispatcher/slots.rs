@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use evener_core::{Outcome, StageRules};
+use evener_core::{Outcome, RetryOn, StageRules, Terms};
 
-use crate::double::{Double, stage};
+use crate::double::{Double, on, stage};
 
 /// One worker with three slots, whose jobs may take a second, and have a second of grace.
 fn three_slots() -> Double {
@@ -52,22 +52,61 @@ fn all_that_a_dead_worker_was_at_is_tried_again() {
     double.clear();
 }
 
+/// A job that hangs has run into its timeout, and a second one, of this payload, has all the time it wants in the same worker.
+fn beside_one_that_hangs(rules: StageRules, payload: &'static str) -> Double {
+    let rules = StageRules { slots: 2, timeout: Duration::from_secs(1), grace: Duration::from_secs(1), ..rules };
+    let mut double = Double::new(vec![rules]);
+    double.arrive(0);
+    double.submit("a", "hangs");
+    double.expect(["a.0 runs r1.1 try 1: hangs"]);
+    double.submit_with("a", payload, on(Terms { timeout: Some(Duration::from_secs(60)), ..Terms::default() }));
+    double.expect([&format!("a.0 gets r2.1 try 1: {payload}")]);
+    double.wait(1001);
+    double.expect(["a.0 is told", "r1 = 504 stage-timeout"]);
+    double
+}
+
 #[test]
 fn a_job_that_hangs_lets_its_neighbours_end_first_and_costs_them_no_try() {
-    let mut double = full();
-    let [_, second, _] = double.hands("a.0")[..] else { panic!("it holds three") };
-    double.wait(500);
-    assert!(double.bring(second, Outcome::Next("b")));
-    double.expect(["r2 = value b"]);
-    double.submit("a", "late");
-    double.expect(["a.0 gets r4.1 try 1: late"]);
-    // The first and the third run into their timeout; the fourth has half a second left.
-    double.wait(501);
-    double.expect(["a.0 is told", "r1 = 504 stage-timeout", "a.0 is told of r3.1", "r3 = 504 stage-timeout"]);
-    // Their grace ends: no new jobs, and another grace for the one that is left; it runs into its own timeout meanwhile.
+    let mut double = beside_one_that_hangs(stage("a"), "y");
+    // Its grace ends: no new jobs, and another grace for the one that is left.
+    double.wait(1000);
+    double.expect([]);
     double.submit("a", "next");
+    double.wait(990);
     double.expect([]);
     assert_eq!(double.queued(0), 1);
+    double.wait(11);
+    double.expect(["a.0 gets SIGTERM"]);
+    double.lose("a.0");
+    assert!(double.retried.is_empty(), "{:?}", double.retried);
+    double.arrive(0);
+    double.expect(["a.1 runs r2.1 try 1: y", "a.1 gets r3.1 try 1: next"]);
+}
+
+#[test]
+fn a_neighbour_whose_client_has_got_something_never_begins_again() {
+    let mut double = beside_one_that_hangs(stage("a"), "streams");
+    assert!(double.chunk("a.0", "piece"));
+    double.expect(["r2 gets piece"]);
+    double.wait(2001);
+    double.expect(["a.0 gets SIGTERM"]);
+    double.lose("a.0");
+    double.expect(["r2 = 502 worker-died"]);
+    double.arrive(0);
+    double.expect([]);
+}
+
+#[test]
+fn nor_does_one_of_a_stage_whose_jobs_begin_only_once() {
+    let retry_on = RetryOn { lost: false, timeout: false, error: false };
+    let mut double = beside_one_that_hangs(StageRules { retry_on, ..stage("a") }, "once");
+    double.wait(2001);
+    double.expect(["a.0 gets SIGTERM"]);
+    double.lose("a.0");
+    double.expect(["r2 = 502 worker-died"]);
+    double.arrive(0);
+    double.expect([]);
 }
 
 #[test]

@@ -60,7 +60,7 @@ impl Plan {
         let nested = rng.u8(0..3) == 0;
         Plan {
             requests: rng.u32(5..50),
-            crowded: rng.u8(0..5) == 0,
+            crowded: rng.u8(0..4) == 0,
             nested,
             pace: millis([2, 10, 60][rng.usize(0..3)]),
             work: millis([5, 20, 100][rng.usize(0..3)]),

@@ -197,6 +197,8 @@ impl Checker {
         let Action::Run { job, attempt, tries, from_client, stream, function, payload, problem, .. } = action else {
             return Ok(());
         };
+        let streamed = self.requests.get(&name.0).is_some_and(|record| record.streamed);
+        ensure(!streamed, || format!("{name:?} runs, and its client has got pieces of an answer already"))?;
         ensure(*payload == made.payload, || format!("the payload of {name:?} is not what its way makes of it"))?;
         ensure(made.key.is_none_or(|key| key == *job), || format!("{name:?} has another key than before"))?;
         ensure(*attempt == made.attempt + 1, || format!("{name:?} has attempt {attempt} after {}", made.attempt))?;

@@ -220,7 +220,8 @@ impl Checker {
             if !hold.awaited || self.book.get(hold.of).is_none_or(|job| job.place != Place::With(worker)) {
                 continue;
             }
-            if spares {
+            let streamed = self.requests.get(&hold.of.0).is_some_and(|record| record.streamed);
+            if spares && self.rules(member.stage).retry_on.lost && !streamed {
                 self.tally.count(Happening::Spared);
                 self.book.job_mut(hold.of).tries -= 1;
                 self.comes_back(now, member.stage, hold.of);
