@@ -19,6 +19,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
         self.stages[stage.index()].broken = None;
         let rules = self.topology.stage(stage);
         let worker = self.pools.arrive(stage, rules.slots, rules.batch.is_some());
+        self.count_up(stage);
         self.dispatch(now, stage);
         self.watch_size(now, stage);
         worker
@@ -26,11 +27,17 @@ impl<P: Clone, R> Dispatcher<P, R> {
 
     /// A worker is to go, and none takes its place. It gets no more jobs, and goes when it is done with those that it has.
     pub fn retire(&mut self, now: Time, worker: WorkerKey) {
-        let Some(stage) = self.pools.get(worker).map(|worker| worker.stage) else { return };
-        if self.pools.has_left(worker) {
+        let Some((stage, for_good)) = self.pools.get(worker).map(|worker| (worker.stage, worker.for_good)) else {
+            return;
+        };
+        if !for_good {
+            self.count_down(stage);
+        }
+        let had_left = self.pools.has_left(worker);
+        self.pools.retire_for_good(worker);
+        if had_left {
             return;
         }
-        self.pools.retire_for_good(worker);
         if self.pools.has_left(worker) {
             self.let_go(worker);
         }

@@ -216,7 +216,8 @@ pub(super) fn next_topology(rng: &mut Rng, plan: &Plan, topology: &Topology) -> 
     for stage in &mut stages {
         if rng.u8(0..3) == 0 {
             let other = rules(rng, plan, stage.name.clone(), stage.hidden);
-            *stage = StageRules { scale: stage.scale, ..other };
+            let keeps = rng.bool();
+            *stage = StageRules { scale: if keeps { stage.scale } else { other.scale }, ..other };
         }
     }
     if rng.u8(0..3) == 0 {

@@ -77,6 +77,10 @@ happenings! {
     Grew,
     /// A pool shrank.
     Shrank,
+    /// A pool sizes itself within other bounds than before.
+    Rescaled,
+    /// A worker came up that is more than was asked for.
+    Unasked,
     /// A stage broke.
     Broken,
     /// A new plan took over.

@@ -118,6 +118,12 @@ impl<M: Machine> World<M> {
         }
     }
 
+    /// Workers of a stage that are up or on their way.
+    fn present(&self, stage: StageId) -> u32 {
+        let up = self.workers.values().filter(|(of, _)| *of == stage).count() as u32;
+        up + self.coming.get(&stage).copied().unwrap_or_default()
+    }
+
     fn comes(&mut self, stage: StageId, within: Duration) {
         *self.coming.entry(stage).or_default() += 1;
         self.after(within, Event::Arrive(stage));
@@ -295,6 +301,10 @@ impl<M: Machine> World<M> {
         self.note(|_| format!("reload: {topology:?}"));
         let before = self.topology.stages().len();
         self.topology = topology.clone();
+        for stage in (0..before as u32).map(StageId) {
+            let least = topology.stage(stage).scale.map_or(0, |scale| scale.min);
+            (self.present(stage)..least).for_each(|_| self.comes(stage, Duration::from_millis(60)));
+        }
         for number in before..topology.stages().len() {
             self.staff(StageId(number as u32));
         }

@@ -92,6 +92,7 @@ impl Checker {
         self.broken[stage.0 as usize] = false;
         let member = Member::new(stage, self.rules(stage));
         let before = self.crew.insert(worker, member);
+        self.one_more(stage);
         ensure(before.is_none(), || format!("worker {worker:?} is there twice"))
     }
 
@@ -117,7 +118,7 @@ impl Checker {
             member.retiring = true;
         }
         if matches!(outcome, Outcome::Fail(Failure::OutOfMemory { .. })) {
-            member.doomed = true;
+            (member.doomed, member.retiring) = (true, true);
         }
         if !hold.awaited {
             self.tally.count(Happening::LateOutcome);
@@ -236,7 +237,11 @@ impl Checker {
     pub(in super::super) fn retires(&mut self, worker: WorkerKey) -> bool {
         let member = self.crew.get_mut(&worker).filter(|member| !member.let_go && !member.doomed);
         let Some(member) = member else { return false };
-        (member.retiring, member.for_good) = (true, true);
+        let (stage, known) = (member.stage, std::mem::replace(&mut member.for_good, true));
+        member.retiring = true;
+        if !known {
+            self.one_less(stage);
+        }
         self.begin_step();
         true
     }
@@ -333,7 +338,14 @@ impl Checker {
         self.begin_step();
         self.tally.count(Happening::Reload);
         self.broken.resize(topology.stages().len(), false);
+        let before = (0..self.topology.stages().len() as u32).map(StageId);
+        let before: Vec<_> = before.map(|stage| (stage, self.rules(stage).scale, self.wanted(stage))).collect();
         self.topology = topology;
+        for (stage, scale, wanted) in before {
+            if self.rules(stage).scale != scale {
+                self.rescale(stage, wanted);
+            }
+        }
         for record in self.requests.values_mut() {
             record.is_old = true;
         }

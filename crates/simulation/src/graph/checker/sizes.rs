@@ -21,6 +21,49 @@ impl Checker {
         ((staying.len() - doomed) as u32, doomed as u32)
     }
 
+    /// Workers that have a place in their pool: they stay, or another comes for them.
+    fn in_place(&self, stage: StageId) -> impl Iterator<Item = (WorkerKey, &Member)> {
+        let members = self.crew.iter().filter(move |(_, member)| member.stage == stage);
+        let stays = |member: &Member| !member.retiring && !member.let_go && !(member.doomed && member.slots > 1);
+        members.filter(move |(_, member)| stays(member)).map(|(worker, member)| (*worker, member))
+    }
+
+    /// A worker came, whether it was asked for or not.
+    pub(super) fn one_more(&mut self, stage: StageId) {
+        let Some(scale) = self.rules(stage).scale else { return };
+        let up = self.in_place(stage).count() as u32;
+        let size = self.sizes.entry(stage).or_default();
+        if scale.min + size.more < up {
+            self.tally.count(Happening::Unasked);
+            size.more = up - scale.min;
+        }
+    }
+
+    /// A worker goes for good that nobody here wanted to go.
+    pub(super) fn one_less(&mut self, stage: StageId) {
+        if let Some(size) = self.sizes.get_mut(&stage) {
+            size.more = size.more.saturating_sub(1);
+        }
+    }
+
+    /// A pool has other bounds than before, or none. Those that are too many go, and first those that have nothing to do.
+    pub(super) fn rescale(&mut self, stage: StageId, wanted: Option<u32>) {
+        self.sizes.remove(&stage);
+        let Some(scale) = self.rules(stage).scale else { return };
+        self.tally.count(Happening::Rescaled);
+        let mut up: Vec<(bool, WorkerKey)> =
+            self.in_place(stage).map(|(worker, member)| (!member.holds.is_empty(), worker)).collect();
+        up.sort_unstable();
+        let wanted = wanted.unwrap_or(0).max(up.len() as u32).clamp(scale.min, scale.max);
+        self.sizes.entry(stage).or_default().more = wanted - scale.min;
+        let too_many = up.len().saturating_sub(scale.max as usize);
+        for (_, worker) in up.into_iter().take(too_many) {
+            if let Some(member) = self.crew.get_mut(&worker) {
+                (member.retiring, member.for_good) = (true, true);
+            }
+        }
+    }
+
     /// How many workers a stage is to have.
     pub(in super::super) fn wanted(&self, stage: StageId) -> Option<u32> {
         let least = self.rules(stage).scale?.min;

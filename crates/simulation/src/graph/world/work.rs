@@ -199,15 +199,15 @@ impl<M: Machine> World<M> {
         self.machine.worker_lost(self.now, worker, loss);
         self.flush()?;
         // Another comes in its place, unless enough are up; at times only after it was found broken.
-        let up = self.workers.values().filter(|(of, _)| *of == stage).count() as u32;
-        let coming = self.coming.get(&stage).copied().unwrap_or_default();
-        let wanted = self.checker.wanted(stage);
+        let up = self.workers.values().filter(|(of, _)| *of == stage).count();
+        let (present, wanted) = (self.present(stage), self.checker.wanted(stage));
         if up == 0 && happens(&mut self.rng, 10 * self.plan.breaks) {
             self.after(Duration::from_millis(20), Event::Break(stage));
         }
-        // One stays at least.
-        let for_good = self.retired.remove(&worker) && up + coming > 0;
-        if wanted.map_or(!for_good, |wanted| up + coming < wanted) {
+        // One stays at least. Who keeps a worker alive may not have heard yet that it is to go for good.
+        let for_good = self.retired.remove(&worker) && present > 0;
+        let unheard = wanted.is_some() && self.rng.u8(0..16) == 0;
+        if unheard || wanted.map_or(!for_good, |wanted| present < wanted) {
             let wait = span(&mut self.rng, Duration::from_millis(60));
             *self.coming.entry(stage).or_default() += 1;
             self.exactly_after(wait, Event::Arrive(stage));
