@@ -259,6 +259,7 @@ pub struct Dispatcher<P, R> {
     payloads: Payloads<P>,
     jobs: Jobs<P>,
     gathers: Gathers<P>,
+    agenda: scatter::Agenda<P>,
     /// Of the requests that take another way instead of failing: which, and with what.
     recoveries: BTreeMap<RequestKey, Recovery<P>>,
     requests: Requests<R>,
@@ -285,6 +286,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
             payloads,
             jobs: Jobs::default(),
             gathers: Gathers::default(),
+            agenda: scatter::Agenda::default(),
             recoveries: BTreeMap::new(),
             requests: Requests::default(),
             stages: (0..stages).map(|_| Stage::default()).collect(),

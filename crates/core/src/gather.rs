@@ -64,6 +64,14 @@ impl<P> Branch<P> {
     pub(crate) fn has_ended(&self) -> bool {
         matches!(self, Branch::Value(_) | Branch::Failed(_))
     }
+
+    /// What serves it.
+    pub(crate) fn work(&self) -> Option<Work> {
+        match self {
+            Branch::Begun(work) => Some(*work),
+            Branch::Waiting(_) | Branch::Value(_) | Branch::Failed(_) => None,
+        }
+    }
 }
 
 /// A scatter on its way.
@@ -78,7 +86,7 @@ pub(crate) struct Gather<P> {
     pub(crate) open: usize,
     /// The first that has not begun.
     pub(crate) next: usize,
-    /// Whether branches are beginning just now.
+    /// Whether branches are beginning just now, or are about to.
     pub(crate) is_beginning: bool,
     pub(crate) timer: Option<TimerKey<Due>>,
 }

@@ -123,7 +123,7 @@ impl Topology {
             pipeline_names.push(name);
             paths.push(steps.into_iter().map(S::into).collect());
         }
-        let reach: Vec<Vec<StageId>> = (0..paths.len()).map(|number| reach(&paths, number, stages.len())).collect();
+        let reach = reach(&paths, stages.len());
         let pipelines = paths.into_iter().zip(reach).map(|(steps, reach)| Pipeline { steps, reach }).collect();
         Topology { stages, alone, pipelines, pipeline_names, names, max_hops }
     }
@@ -153,7 +153,7 @@ impl Topology {
             // A stage that is gone gives way to a pipeline of its name.
             now.entry(stage.name.clone()).or_insert(Path::Stage(*id));
         }
-        let reach: Vec<Vec<StageId>> = (0..steps.len()).map(|number| reach(&steps, number, stages.len())).collect();
+        let reach = reach(&steps, stages.len());
         let pipelines = steps.into_iter().zip(reach).map(|(steps, reach)| Pipeline { steps, reach }).collect();
         Topology { stages, alone, pipelines, pipeline_names: names, names: now, max_hops }
     }
@@ -216,38 +216,72 @@ impl Topology {
     }
 }
 
-/// The stages to which pipeline `number` leads, in the order in which they are met. A pipeline that contains itself is a
-/// mistake, and ends in a panic.
-fn reach(pipelines: &[Vec<Step>], number: usize, stages: usize) -> Vec<StageId> {
-    fn visit(pipelines: &[Vec<Step>], path: Path, depth: usize, found: &mut Vec<StageId>, seen: &mut [bool]) {
-        let number = match path {
-            Path::Stage(stage) => return meet(stage, found, seen),
-            Path::Pipeline(number) => number as usize,
-        };
-        assert!(depth <= pipelines.len(), "no pipeline contains itself");
-        for step in &pipelines[number] {
-            match step {
-                Step::Stage(stage) => meet(*stage, found, seen),
-                Step::Scatter(scatter) => match &scatter.over {
-                    Over::Branches(branches) => {
-                        for (_, branch) in branches {
-                            visit(pipelines, *branch, depth + 1, found, seen);
-                        }
-                    }
-                    Over::Each { split, branch, .. } => {
-                        meet(*split, found, seen);
-                        visit(pipelines, *branch, depth + 1, found, seen);
-                    }
-                },
+/// The stages to which each pipeline leads, in the order in which they are met. Each pipeline is gone through once, after those that it
+/// leads to; a pipeline that contains itself is a mistake, and ends in a panic.
+fn reach(pipelines: &[Vec<Step>], stages: usize) -> Vec<Vec<StageId>> {
+    let mut found: Vec<Option<Vec<StageId>>> = vec![None; pipelines.len()];
+    let mut begun = vec![false; pipelines.len()];
+    for number in 0..pipelines.len() {
+        // The way down to the pipeline at hand; beside it those that are next.
+        let mut way = vec![number];
+        while let Some(number) = way.last().copied() {
+            if found[number].is_some() {
+                way.pop();
+            } else if std::mem::replace(&mut begun[number], true) {
+                found[number] = Some(reach_of(&pipelines[number], &found, stages));
+            } else {
+                let before = way.len();
+                let within = pipelines[number].iter().flat_map(branches).filter_map(number_of);
+                way.extend(within.filter(|within| found[*within].is_none()));
+                assert!(way[before..].iter().all(|within| !begun[*within]), "no pipeline contains itself");
             }
         }
     }
-    fn meet(stage: StageId, found: &mut Vec<StageId>, seen: &mut [bool]) {
+    found.into_iter().map(Option::unwrap_or_default).collect()
+}
+
+/// The same for one of them, where that is known of those that it leads to.
+fn reach_of(steps: &[Step], known: &[Option<Vec<StageId>>], stages: usize) -> Vec<StageId> {
+    let (mut found, mut seen) = (Vec::new(), vec![false; stages]);
+    let mut meet = |stage: StageId| {
         if !std::mem::replace(&mut seen[stage.index()], true) {
             found.push(stage);
         }
+    };
+    for step in steps {
+        match step {
+            Step::Stage(stage) => meet(*stage),
+            Step::Scatter(scatter) => {
+                if let Over::Each { split, .. } = scatter.over {
+                    meet(split);
+                }
+            }
+        }
+        for path in branches(step) {
+            match path {
+                Path::Stage(stage) => meet(stage),
+                Path::Pipeline(number) => known[number as usize].iter().flatten().for_each(|stage| meet(*stage)),
+            }
+        }
     }
-    let (mut found, mut seen) = (Vec::new(), vec![false; stages]);
-    visit(pipelines, Path::Pipeline(number as u32), 0, &mut found, &mut seen);
     found
+}
+
+/// The ways that begin at a step.
+fn branches(step: &Step) -> impl Iterator<Item = Path> {
+    let (named, each) = match step {
+        Step::Stage(_) => (&[][..], None),
+        Step::Scatter(scatter) => match &scatter.over {
+            Over::Branches(named) => (&named[..], None),
+            Over::Each { branch, .. } => (&[][..], Some(*branch)),
+        },
+    };
+    named.iter().map(|(_, path)| *path).chain(each)
+}
+
+fn number_of(path: Path) -> Option<usize> {
+    match path {
+        Path::Stage(_) => None,
+        Path::Pipeline(number) => Some(number as usize),
+    }
 }

@@ -80,9 +80,10 @@ impl<P: Clone, R> Dispatcher<P, R> {
         };
         let hops = cursor.hops + 1;
         if hops > self.topology.max_hops() {
-            let most = self.topology.max_hops();
-            let detail =
-                format!("stage `{from_name}` sent the request on for the {}th time; {most} is the most", most + 1);
+            let (hops, most) = (cursor.hops, self.topology.max_hops());
+            let detail = format!(
+                "stage `{from_name}` sent the request on once more, after {hops} gotos; limits.max_hops allows {most}"
+            );
             return self.give_up(now, key, Problem::new(Code::TooManyHops, detail));
         }
         let steps = self.topology.path(cursor.path);

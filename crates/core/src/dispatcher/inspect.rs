@@ -1,8 +1,8 @@
 //! Looking into a dispatcher without changing it: counts for metrics, and the check that simulations run after every step.
 
 use super::{Dispatcher, Totals};
-use crate::gather::{Branch, GatherKey, Work};
-use crate::job::Place;
+use crate::gather::{GatherKey, Work};
+use crate::job::{JobKey, Place};
 use crate::pool::{StageCounts, State, WorkerKey};
 use crate::queue::after;
 use crate::request::RequestKey;
@@ -101,7 +101,7 @@ impl<P, R> Dispatcher<P, R> {
         let (mut jobs, mut gathers) = (0, 0);
         for (key, waiting) in self.requests.iter() {
             let request = &waiting.request;
-            self.verify_work(key, request.work, None, (&mut jobs, &mut gathers))?;
+            self.verify_work(key, request.work, (&mut jobs, &mut gathers))?;
             let in_doubt = match request.work {
                 Work::Job(job) => {
                     self.jobs.get(job).is_some_and(|job| matches!(job.place, Place::Ahead(_)) && job.tries == 0)
@@ -129,49 +129,50 @@ impl<P, R> Dispatcher<P, R> {
         })
     }
 
-    /// Checks what serves a request, or one of its branches, and counts jobs and gathers.
-    fn verify_work(
-        &self,
-        request: RequestKey,
-        work: Work,
-        within: Option<(GatherKey, u32)>,
-        counts: (&mut usize, &mut usize),
-    ) -> Result<(), String> {
+    /// Checks what serves a request and each of its branches, and counts jobs and gathers.
+    fn verify_work(&self, request: RequestKey, work: Work, counts: (&mut usize, &mut usize)) -> Result<(), String> {
         let (jobs, gathers) = counts;
-        match work {
-            Work::Nothing => Err(format!("nothing serves request {request:?}, or a branch of it")),
-            Work::Job(key) => {
-                *jobs += 1;
-                let job = self.jobs.get(key).ok_or_else(|| format!("request {request:?} has no job"))?;
-                ensure(job.request == request, || format!("a job of {request:?} serves {:?}", job.request))?;
-                ensure(job.cursor.within == within, || format!("a job of {request:?} is in another branch"))?;
-                let stage = match self.topology.path(job.cursor.path).get(job.cursor.step as usize) {
-                    Some(Step::Stage(stage)) => Some(*stage),
-                    Some(Step::Scatter(scatter)) => match scatter.over {
-                        Over::Each { split, .. } => Some(split),
-                        Over::Branches(_) => None,
-                    },
-                    None => None,
-                };
-                ensure(stage == Some(job.stage), || format!("request {request:?} is not where its job is"))
-            }
-            Work::Gather(key) => {
-                *gathers += 1;
-                let gather = self.gathers.get(key).ok_or_else(|| format!("request {request:?} has no gather"))?;
-                ensure(gather.request == request, || format!("a gather of {request:?} serves {:?}", gather.request))?;
-                ensure(gather.cursor.within == within, || format!("a gather of {request:?} is in another branch"))?;
-                let open = gather.branches.iter().filter(|branch| !branch.has_ended()).count();
-                ensure(open == gather.open && open > 0, || {
-                    format!("a gather of {request:?} counts {} open branches and has {open}", gather.open)
-                })?;
-                for (branch, number) in gather.branches.iter().zip(0..) {
-                    if let Branch::Begun(work) = branch {
-                        self.verify_work(request, *work, Some((key, number)), (jobs, gathers))?;
-                    }
+        let mut all = vec![(work, None)];
+        while let Some((work, within)) = all.pop() {
+            match work {
+                Work::Nothing => return Err(format!("nothing serves request {request:?}, or a branch of it")),
+                Work::Job(key) => {
+                    *jobs += 1;
+                    self.verify_job(request, key, within)?;
                 }
-                Ok(())
+                Work::Gather(key) => {
+                    *gathers += 1;
+                    let gather = self.gathers.get(key).ok_or_else(|| format!("request {request:?} has no gather"))?;
+                    ensure(gather.request == request, || {
+                        format!("a gather of {request:?} serves {:?}", gather.request)
+                    })?;
+                    ensure(gather.cursor.within == within, || format!("a gather of {request:?} is in another branch"))?;
+                    ensure(!gather.is_beginning, || format!("a gather of {request:?} did not end its beginning"))?;
+                    let open = gather.branches.iter().filter(|branch| !branch.has_ended()).count();
+                    ensure(open == gather.open && open > 0, || {
+                        format!("a gather of {request:?} counts {} open branches and has {open}", gather.open)
+                    })?;
+                    let begun = gather.branches.iter().zip(0..);
+                    all.extend(begun.filter_map(|(branch, number)| Some((branch.work()?, Some((key, number))))));
+                }
             }
         }
+        Ok(())
+    }
+
+    fn verify_job(&self, request: RequestKey, key: JobKey, within: Option<(GatherKey, u32)>) -> Result<(), String> {
+        let job = self.jobs.get(key).ok_or_else(|| format!("request {request:?} has no job"))?;
+        ensure(job.request == request, || format!("a job of {request:?} serves {:?}", job.request))?;
+        ensure(job.cursor.within == within, || format!("a job of {request:?} is in another branch"))?;
+        let stage = match self.topology.path(job.cursor.path).get(job.cursor.step as usize) {
+            Some(Step::Stage(stage)) => Some(*stage),
+            Some(Step::Scatter(scatter)) => match scatter.over {
+                Over::Each { split, .. } => Some(split),
+                Over::Branches(_) => None,
+            },
+            None => None,
+        };
+        ensure(stage == Some(job.stage), || format!("request {request:?} is not where its job is"))
     }
 
     fn verify_queues(&self) -> Result<usize, String> {

@@ -25,11 +25,11 @@ impl<P> Recovery<P> {
     }
 }
 
-/// Whether a problem is one of the service, with time left to do something about it: what the client did wrong is told as it
-/// is.
+/// Whether a problem is one of the service, with time and jobs left to do something about it: what the client did wrong is told as
+/// it is.
 fn is_recoverable(code: Code) -> bool {
     let all = FallbackOn { timeout: true, error: true, lost: true, unavailable: true };
-    all.covers(code) && !matches!(code, Code::DeadlineExceeded | Code::Draining)
+    all.covers(code) && !matches!(code, Code::DeadlineExceeded | Code::Draining | Code::TooManyJobs)
 }
 
 impl<P: Clone, R> Dispatcher<P, R> {

@@ -23,9 +23,56 @@ pub(super) struct Load<P> {
     pub(super) from_client: bool,
 }
 
+/// What is to happen next on the way of a request.
+#[derive(Debug)]
+pub(super) enum Next<P> {
+    /// A value comes to a step.
+    Step(RequestKey, Cursor, Load<P>),
+    /// The named branch of that number begins, and then those behind it.
+    Branch(GatherKey, u32, Load<P>),
+    /// The next branch that waits its turn begins; or, if all have ended, what they came to is gathered.
+    GoOn(GatherKey),
+}
+
+/// What is to happen next on the way of a request, while something is happening there: what came up last first, so that all that
+/// follows from a branch happens before the next branch begins. It is not done where it comes up, since then a way of many steps that end
+/// at once, and scatters in branches of scatters, would each need a stack as deep.
+#[derive(Debug)]
+pub(super) struct Agenda<P> {
+    next: Vec<Next<P>>,
+    at_work: bool,
+}
+
+impl<P> Default for Agenda<P> {
+    fn default() -> Self {
+        Agenda { next: Vec::new(), at_work: false }
+    }
+}
+
 impl<P: Clone, R> Dispatcher<P, R> {
     /// A value comes to a step of its way: to a stage, to a scatter, or to the end.
     pub(super) fn go(&mut self, now: Time, request: RequestKey, cursor: Cursor, load: Load<P>) {
+        self.do_next(now, Next::Step(request, cursor, load));
+    }
+
+    /// Does that, and all that follows from it; or notes it, if it follows from something itself.
+    fn do_next(&mut self, now: Time, what: Next<P>) {
+        if std::mem::replace(&mut self.agenda.at_work, true) {
+            return self.agenda.next.push(what);
+        }
+        let mut next = Some(what);
+        while let Some(what) = next {
+            match what {
+                Next::Step(request, cursor, load) => self.come_to(now, request, cursor, load),
+                Next::Branch(gather, number, load) => self.begin_named(gather, number, load),
+                Next::GoOn(gather) => self.begin_waiting(now, gather),
+            }
+            next = self.agenda.next.pop();
+        }
+        self.agenda.at_work = false;
+    }
+
+    fn come_to(&mut self, now: Time, request: RequestKey, cursor: Cursor, load: Load<P>) {
         match self.topology.path(cursor.path).get(cursor.step as usize) {
             Some(Step::Stage(stage)) => self.enter(now, request, cursor, *stage, load),
             Some(Step::Scatter(scatter)) => match scatter.over {
@@ -38,19 +85,28 @@ impl<P: Clone, R> Dispatcher<P, R> {
 
     /// Named branches, all of which get the value and begin at once.
     fn scatter(&mut self, now: Time, request: RequestKey, cursor: Cursor, load: Load<P>) {
-        let topology = self.topology.clone();
-        let Some(scatter) = topology.scatter(cursor.path, cursor.step) else { return };
-        let Over::Branches(branches) = &scatter.over else { return };
+        let Some(Over::Branches(branches)) = self.over(cursor) else { return };
         let begun = (0..branches.len()).map(|_| Branch::Begun(Work::Nothing)).collect();
         let gather = self.open(now, request, cursor, load.terms, begun);
-        for ((_, path), number) in branches.iter().zip(0..) {
-            // One that fails at once may have ended all of it.
-            if self.gathers.get(gather).is_none() {
-                return;
-            }
-            let branch = Cursor { path: *path, step: 0, hops: cursor.hops, within: Some((gather, number)) };
-            self.go(now, request, branch, load.clone());
+        self.do_next(now, Next::Branch(gather, 0, load));
+    }
+
+    /// One that failed at once may have ended all of it.
+    fn begin_named(&mut self, key: GatherKey, number: u32, load: Load<P>) {
+        let Some(gather) = self.gathers.get(key) else { return };
+        let (request, at) = (gather.request, gather.cursor);
+        let Some(Over::Branches(branches)) = self.over(at) else { return };
+        let Some((_, path)) = branches.get(number as usize) else { return };
+        let cursor = Cursor { path: *path, step: 0, hops: at.hops, within: Some((key, number)) };
+        if number as usize + 1 < branches.len() {
+            self.agenda.next.push(Next::Branch(key, number + 1, load.clone()));
         }
+        self.agenda.next.push(Next::Step(request, cursor, load));
+    }
+
+    /// What the branches are of the scatter at that step.
+    fn over(&self, at: Cursor) -> Option<&Over> {
+        self.topology.scatter(at.path, at.step).map(|scatter| &scatter.over)
     }
 
     /// A value was taken apart: each of its elements takes the branch.
@@ -110,44 +166,37 @@ impl<P: Clone, R> Dispatcher<P, R> {
         }
     }
 
-    /// A gather begins as many of its waiting branches as may be on their way, or ends if all have ended. A branch may end as
-    /// it begins, and then the next begins in the same loop, not within it: of a long list each may do so.
+    /// A gather begins as many of its waiting branches as may be on their way, or ends if all have ended.
     fn go_on(&mut self, now: Time, key: GatherKey) {
-        let Some(gather) = self.gathers.get_mut(key).filter(|gather| !gather.is_beginning) else { return };
-        gather.is_beginning = true;
-        self.begin_branches(now, key);
-        if let Some(gather) = self.gathers.get_mut(key) {
-            gather.is_beginning = false;
+        let Some(gather) = self.gathers.get_mut(key) else { return };
+        if !std::mem::replace(&mut gather.is_beginning, true) {
+            self.do_next(now, Next::GoOn(key));
         }
     }
 
-    fn begin_branches(&mut self, now: Time, key: GatherKey) {
+    fn begin_waiting(&mut self, now: Time, key: GatherKey) {
         let most = self.gathers.get(key).map_or(0, |gather| self.most_in_flight(gather));
-        while let Some(gather) = self.gathers.get_mut(key) {
-            if gather.open == 0 {
-                return self.close(now, key);
-            }
-            let waiting = gather.branches.len() - gather.next;
-            if waiting == 0 || gather.open - waiting >= most {
-                return;
-            }
-            let number = gather.next;
-            gather.next += 1;
-            let branch = &mut gather.branches[number];
-            let Branch::Waiting(payload) = std::mem::replace(branch, Branch::Begun(Work::Nothing)) else { return };
-            let (request, at, terms) = (gather.request, gather.cursor, gather.terms);
-            let Some(Over::Each { branch, .. }) = self.topology.scatter(at.path, at.step).map(|scatter| &scatter.over)
-            else {
-                return;
-            };
-            let within = Some((key, number as u32));
-            let cursor = Cursor { path: *branch, step: 0, hops: at.hops, within };
-            self.go(now, request, cursor, Load { terms, payload, from_client: false });
+        let Some(gather) = self.gathers.get_mut(key) else { return };
+        if gather.open == 0 {
+            return self.close(now, key);
         }
+        let waiting = gather.branches.len() - gather.next;
+        gather.is_beginning = waiting > 0 && gather.open - waiting < most;
+        if !gather.is_beginning {
+            return;
+        }
+        let number = gather.next;
+        gather.next += 1;
+        let branch = std::mem::replace(&mut gather.branches[number], Branch::Begun(Work::Nothing));
+        let (request, at, terms) = (gather.request, gather.cursor, gather.terms);
+        let (Branch::Waiting(payload), Some(Over::Each { branch, .. })) = (branch, self.over(at)) else { return };
+        let cursor = Cursor { path: *branch, step: 0, hops: at.hops, within: Some((key, number as u32)) };
+        let load = Load { terms, payload, from_client: false };
+        self.agenda.next.extend([Next::GoOn(key), Next::Step(request, cursor, load)]);
     }
 
     fn most_in_flight(&self, gather: &Gather<P>) -> usize {
-        match self.topology.scatter(gather.cursor.path, gather.cursor.step).map(|scatter| &scatter.over) {
+        match self.over(gather.cursor) {
             Some(Over::Each { max_in_flight, .. }) => *max_in_flight as usize,
             Some(Over::Branches(_)) | None => usize::MAX,
         }
@@ -162,8 +211,12 @@ impl<P: Clone, R> Dispatcher<P, R> {
     }
 
     /// A way has come to its end, without a value. So has each that it is a branch of, up to the one that collects failures or
-    /// has a fallback for this; and if there is none, the request.
+    /// has a fallback for this; and if there is none, the request. A request that makes too many jobs ends in any case, or it would
+    /// go on failing for as long as it makes more.
     pub(super) fn fail_path(&mut self, now: Time, request: RequestKey, from: Cursor, problem: Problem) {
+        if problem.code == Code::TooManyJobs {
+            return self.finish_now(now, request, Err(problem));
+        }
         let mut cursor = from;
         while let Some((key, number)) = cursor.within {
             let Some(gather) = self.gathers.get(key) else { return };
@@ -308,26 +361,25 @@ impl<P: Clone, R> Dispatcher<P, R> {
     }
 
     fn forget_gathers(&mut self, work: Work) {
-        let Work::Gather(key) = work else { return };
-        let Some(gather) = self.gathers.remove(key) else { return };
-        gather.timer.map(|timer| self.timers.clear(timer));
-        for branch in gather.branches {
-            if let Branch::Begun(work) = branch {
-                self.forget_gathers(work);
-            }
+        let mut all = vec![work];
+        while let Some(work) = all.pop() {
+            let Work::Gather(key) = work else { continue };
+            let Some(gather) = self.gathers.remove(key) else { continue };
+            gather.timer.map(|timer| self.timers.clear(timer));
+            all.extend(gather.branches.iter().filter_map(Branch::work));
         }
     }
 
-    /// All jobs that serve a request or a branch at the moment.
+    /// All jobs that serve a request or a branch at the moment, in the order of the branches.
     pub(super) fn jobs_of(&self, work: Work, found: &mut Vec<JobKey>) {
-        match work {
-            Work::Nothing => {}
-            Work::Job(job) => found.push(job),
-            Work::Gather(key) => {
-                for branch in self.gathers.get(key).into_iter().flat_map(|gather| &gather.branches) {
-                    if let Branch::Begun(work) = branch {
-                        self.jobs_of(*work, found);
-                    }
+        let mut all = vec![work];
+        while let Some(work) = all.pop() {
+            match work {
+                Work::Nothing => {}
+                Work::Job(job) => found.push(job),
+                Work::Gather(key) => {
+                    let gather = self.gathers.get(key);
+                    all.extend(gather.into_iter().flat_map(|gather| &gather.branches).rev().filter_map(Branch::work));
                 }
             }
         }

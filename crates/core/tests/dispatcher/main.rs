@@ -5,6 +5,7 @@ mod affinity;
 mod ahead;
 mod answers;
 mod batch;
+mod bounds;
 mod calls;
 mod cancel;
 mod deadline;

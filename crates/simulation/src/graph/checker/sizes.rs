@@ -24,8 +24,8 @@ impl Checker {
     /// Workers that have a place in their pool: they stay, or another comes for them.
     fn in_place(&self, stage: StageId) -> impl Iterator<Item = (WorkerKey, &Member)> {
         let members = self.crew.iter().filter(move |(_, member)| member.stage == stage);
-        let stays = |member: &Member| !member.retiring && !member.let_go && !(member.doomed && member.slots > 1);
-        members.filter(move |(_, member)| stays(member)).map(|(worker, member)| (*worker, member))
+        let goes = |member: &Member| member.retiring || member.let_go || (member.doomed && member.slots > 1);
+        members.filter(move |(_, member)| !goes(member)).map(|(worker, member)| (*worker, member))
     }
 
     /// A worker came, whether it was asked for or not.
