@@ -228,6 +228,8 @@ pub struct Refused<P, R> {
 #[derive(Debug, Default)]
 struct Stage {
     queue: Queue,
+    /// How many jobs wait for their key or their weight to be known. They have a place in the queue already, as far as its limit goes.
+    assessed: usize,
     /// When the first of those that wait has waited long enough for others, where a worker takes several as one.
     batch: Option<(Time, TimerKey<Due>)>,
     size: scale::Size,
@@ -392,7 +394,9 @@ impl<P: Clone, R> Dispatcher<P, R> {
             pace.ran(ran);
         }
         if out_of_memory {
-            self.stages[stage.index()].lost += 1;
+            let first = self.pools.get_mut(worker);
+            let known = first.is_some_and(|first| std::mem::replace(&mut first.lost, true));
+            self.stages[stage.index()].lost += u64::from(!known);
             let ahead = self.pools.leave(slot);
             self.take_back(now, ahead, stage);
         } else if self.pools.has_left(worker) {
@@ -462,12 +466,13 @@ impl<P: Clone, R> Dispatcher<P, R> {
         if let Some(stage) = path.iter().find(|stage| self.stages[stage.index()].broken.is_some()) {
             return Some(self.broken_problem(*stage));
         }
-        let full = |stage: &&StageId| self.stages[stage.index()].queue.len() >= self.topology.stage(**stage).queue;
+        let waiting = |stage: StageId| self.stages[stage.index()].queue.len() + self.stages[stage.index()].assessed;
+        let full = |stage: &&StageId| waiting(**stage) >= self.topology.stage(**stage).queue;
         let stage = *path.iter().find(full)?;
-        let queue = &self.stages[stage.index()].queue;
         let name = self.topology.stage(stage).title();
-        let detail = format!("{} jobs wait for {name}, which is as many as its queue takes", queue.len());
-        Some(Problem::new(Code::QueueFull, detail).in_stage(stage).retry_after(queue.retry_after(now)))
+        let detail = format!("{} jobs wait for {name}, which is as many as its queue takes", waiting(stage));
+        let retry_after = self.stages[stage.index()].queue.retry_after(now);
+        Some(Problem::new(Code::QueueFull, detail).in_stage(stage).retry_after(retry_after))
     }
 
     /// A worker of a stage may have become idle: it gets a job that waits.
@@ -519,7 +524,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
         let Some(job) = self.jobs.get(key) else { return };
         let stage = job.stage;
         match job.place {
-            Place::Assessed => {}
+            Place::Assessed => self.stages[stage.index()].assessed -= 1,
             Place::Queued { .. } => self.stages[stage.index()].queue.remove(&mut self.jobs, key),
             Place::Delayed(timer) => {
                 self.timers.clear(timer);

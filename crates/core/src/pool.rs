@@ -41,6 +41,8 @@ pub struct Worker {
     pub(crate) retiring: bool,
     /// Of a first slot: whether no other takes its place then.
     pub(crate) for_good: bool,
+    /// Of a first slot: whether it counts as lost already.
+    pub(crate) lost: bool,
     /// Of a first slot: whether it is stopped for the sake of one job. What else it does then costs no try.
     pub(crate) stopped: Option<Stop>,
     /// What the oldest job in its hands is at; the only one that can have begun.
@@ -250,6 +252,7 @@ impl Pools {
             batched,
             retiring: false,
             for_good: false,
+            lost: false,
             stopped: None,
             state: State::Idle,
             done: 0,

@@ -6,7 +6,6 @@
 //! waiting job costs no more memory than it is.
 
 use std::cmp::Reverse;
-use std::collections::VecDeque;
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::time::Duration;
 
@@ -23,8 +22,27 @@ struct Lane {
     priority: i8,
     /// By number; none is empty.
     flows: BTreeMap<u16, Flow>,
-    /// The numbers of the flows in the order of their turns.
-    turns: VecDeque<u16>,
+    /// The numbers of the flows in the order of their turns. By numbers, so that one leaves as quickly as it comes, wherever it stands:
+    /// all that waits may be due at once.
+    turns: BTreeMap<i64, u16>,
+}
+
+impl Lane {
+    fn first_turn(&self) -> i64 {
+        self.turns.first_key_value().map_or(0, |(turn, _)| *turn)
+    }
+
+    fn behind_all(&self) -> i64 {
+        self.turns.last_key_value().map_or(0, |(turn, _)| *turn + 1)
+    }
+
+    /// A flow has its next turn then.
+    fn move_to(&mut self, number: u16, turn: i64) {
+        if let Some(flow) = self.flows.get_mut(&number) {
+            self.turns.remove(&std::mem::replace(&mut flow.turn, turn));
+            self.turns.insert(turn, number);
+        }
+    }
 }
 
 /// The jobs of one priority that count as those of one client.
@@ -32,6 +50,8 @@ struct Lane {
 struct Flow {
     head: JobKey,
     tail: JobKey,
+    /// When it has its next turn.
+    turn: i64,
 }
 
 /// One stage's waiting jobs.
@@ -51,6 +71,7 @@ impl Queue {
     /// Lets a new job wait behind all others of its flow.
     pub(crate) fn push_back<P>(&mut self, jobs: &mut Jobs<P>, key: JobKey) {
         let Some((lane, number)) = self.lane(jobs, key) else { return };
+        let turn = lane.behind_all();
         match lane.flows.entry(number) {
             Entry::Occupied(mut flow) => {
                 let previous = std::mem::replace(&mut flow.get_mut().tail, key);
@@ -58,8 +79,8 @@ impl Queue {
                 link(jobs, previous, |before, _| (before, Some(key)));
             }
             Entry::Vacant(none) => {
-                none.insert(Flow { head: key, tail: key });
-                lane.turns.push_back(number);
+                none.insert(Flow { head: key, tail: key, turn });
+                lane.turns.insert(turn, number);
                 link(jobs, key, |_, _| (None, None));
             }
         }
@@ -69,19 +90,19 @@ impl Queue {
     /// Lets a job that has waited before wait in front of all others of its priority.
     pub(crate) fn push_front<P>(&mut self, jobs: &mut Jobs<P>, key: JobKey) {
         let Some((lane, number)) = self.lane(jobs, key) else { return };
+        let turn = lane.first_turn() - 1;
         match lane.flows.entry(number) {
             Entry::Occupied(mut flow) => {
                 let next = std::mem::replace(&mut flow.get_mut().head, key);
                 link(jobs, key, |_, _| (None, Some(next)));
                 link(jobs, next, |_, after| (Some(key), after));
-                lane.turns.retain(|other| *other != number);
             }
             Entry::Vacant(none) => {
-                none.insert(Flow { head: key, tail: key });
+                none.insert(Flow { head: key, tail: key, turn });
                 link(jobs, key, |_, _| (None, None));
             }
         }
-        lane.turns.push_front(number);
+        lane.move_to(number, turn);
         self.len += 1;
     }
 
@@ -91,7 +112,7 @@ impl Queue {
         let at = match self.lanes.binary_search_by_key(&Reverse(priority), |lane| Reverse(lane.priority)) {
             Ok(at) => at,
             Err(at) => {
-                self.lanes.insert(at, Lane { priority, flows: BTreeMap::new(), turns: VecDeque::new() });
+                self.lanes.insert(at, Lane { priority, flows: BTreeMap::new(), turns: BTreeMap::new() });
                 at
             }
         };
@@ -102,8 +123,10 @@ impl Queue {
     /// was idle.
     pub(crate) fn pop<P>(&mut self, jobs: &mut Jobs<P>, now: Time, waited: bool) -> Option<JobKey> {
         let key = self.first()?;
-        if let Some(lane) = self.lanes.first_mut() {
-            lane.turns.rotate_left(1);
+        if let Some(lane) = self.lanes.first_mut().filter(|lane| lane.turns.len() > 1)
+            && let Some((_, number)) = lane.turns.first_key_value()
+        {
+            lane.move_to(*number, lane.behind_all());
         }
         self.remove(jobs, key);
         self.drain.departed(now, waited);
@@ -118,12 +141,9 @@ impl Queue {
         let Some(flow) = lane.flows.get_mut(&terms.flow) else { return };
         match (previous, next) {
             (None, None) => {
+                let turn = flow.turn;
+                lane.turns.remove(&turn);
                 lane.flows.remove(&terms.flow);
-                // Mostly it has just had its turn.
-                match lane.turns.back() == Some(&terms.flow) {
-                    true => _ = lane.turns.pop_back(),
-                    false => lane.turns.retain(|other| *other != terms.flow),
-                }
                 if lane.flows.is_empty() {
                     self.lanes.remove(at);
                 }
@@ -144,14 +164,15 @@ impl Queue {
     /// The job whose turn is next.
     pub(crate) fn first(&self) -> Option<JobKey> {
         let lane = self.lanes.first()?;
-        lane.flows.get(lane.turns.front()?).map(|flow| flow.head)
+        let (_, number) = lane.turns.first_key_value()?;
+        lane.flows.get(number).map(|flow| flow.head)
     }
 
     /// The first job of each flow, the highest priority first, and by [`after`] the others.
     pub(crate) fn heads(&self) -> impl Iterator<Item = JobKey> {
         self.lanes.iter().flat_map(|lane| {
             let flow = |number| lane.flows.get(number).map(|flow| flow.head);
-            lane.turns.iter().filter_map(flow)
+            lane.turns.values().filter_map(flow)
         })
     }
 

@@ -24,8 +24,12 @@ const OVERDUE: Duration = Duration::from_millis(2);
 const STUCK: Duration = Duration::from_secs(1);
 
 impl<P: Clone, R> Dispatcher<P, R> {
-    /// A worker says how many jobs it takes ahead.
+    /// A worker says how many jobs it takes ahead. Of no account if it does several at the same time: those that it has would all
+    /// begin at once.
     pub fn credit(&mut self, now: Time, worker: WorkerKey, credit: u32) {
+        if self.pools.is_shared(worker) {
+            return;
+        }
         let Some(worker) = self.pools.get_mut(worker) else { return };
         worker.credit = credit;
         let stage = worker.stage;

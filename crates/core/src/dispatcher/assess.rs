@@ -33,6 +33,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
         let Some(job) = self.jobs.get_mut(key) else { return };
         job.place = Place::Assessed;
         let (stage, request, from_client, payload) = (job.stage, job.request, job.from_client, job.payload.clone());
+        self.stages[stage.index()].assessed += 1;
         self.actions.push(Action::Assess { job: key, stage, request, from_client, payload });
     }
 
@@ -41,6 +42,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
     pub fn assessed(&mut self, now: Time, key: JobKey, assessment: Result<Assessment, Failure>) {
         let Some(job) = self.jobs.get_mut(key).filter(|job| job.place == Place::Assessed) else { return };
         let stage = job.stage;
+        self.stages[stage.index()].assessed -= 1;
         match assessment {
             Ok(assessment) => (job.affinity, job.weight) = (assessment.short_affinity(), assessment.short_weight()),
             Err(failure) => return self.failed(now, key, failure),

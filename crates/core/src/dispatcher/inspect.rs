@@ -123,6 +123,8 @@ impl<P, R> Dispatcher<P, R> {
         let delayed = self.jobs.iter().filter(|(_, job)| matches!(job.place, Place::Delayed(_))).count();
         let ahead = self.verify_ahead()?;
         let assessed = self.jobs.iter().filter(|(_, job)| job.place == Place::Assessed).count();
+        let counted = self.stages.iter().map(|stage| stage.assessed).sum();
+        ensure(assessed == counted, || format!("{assessed} jobs wait for their key or weight, not {counted}"))?;
         ensure(queued + running + ahead + delayed + assessed == self.jobs.len(), || {
             let all = self.jobs.len();
             format!("{queued} queued + {running} running + {ahead} ahead + {delayed} delayed is not {all} jobs")

@@ -55,7 +55,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
         let slots = self.pools.remove(worker);
         let Some(first) = slots.first() else { return };
         let (stage, shared, stopped) = (first.stage, slots.len() > 1, first.stopped.is_some());
-        if slots.iter().any(|slot| slot.state != State::Leaving) {
+        if !first.lost && slots.iter().any(|slot| slot.state != State::Leaving) {
             self.stages[stage.index()].lost += 1;
         }
         for gone in slots {

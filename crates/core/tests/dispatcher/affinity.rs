@@ -1,6 +1,7 @@
 //! Stages that give equal keys to the same worker while it is free.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use evener_core::{Failure, StageRules};
 
@@ -92,4 +93,45 @@ fn a_job_waits_for_its_key_and_may_end_meanwhile() {
     double.expect(["a.0 runs r4.1 try 1: v"]);
     double.has_key(4, Ok(0));
     double.expect([]);
+}
+
+/// The one that has its key may be free before the one that takes it ahead.
+#[test]
+fn nothing_goes_ahead_however_quick_it_is() {
+    let mut double = workers(1);
+    double.ran = Duration::from_micros(50);
+    for _ in 0..20 {
+        done(&mut double, 7);
+    }
+    double.credit("a.0", 4);
+    for (request, said) in [(21, &["a.0 runs r21.1 try 1: x"][..]), (22, &[])] {
+        double.submit("a", "x");
+        double.expect([&format!("which key has r{request}: x")]);
+        double.has_key(request, Ok(7));
+        assert_eq!(double.seen(), said);
+        double.clear();
+    }
+    assert_eq!(double.queued(0), 1);
+}
+
+#[test]
+fn a_job_whose_key_is_not_known_yet_has_a_place_in_the_queue() {
+    let mut double = Double::new(vec![StageRules { affinity: true, queue: 3, ..stage("a") }]);
+    for request in 1..=3 {
+        double.submit("a", "x");
+        double.expect([&format!("which key has r{request}: x")]);
+    }
+    double.submit("a", "x");
+    double.expect(["r4 refused: 429 queue-full"]);
+    assert!(double.problem().detail.starts_with("3 jobs wait for stage `a`"), "{}", double.problem().detail);
+    double.has_key(1, Ok(7));
+    double.submit("a", "x");
+    double.expect(["r5 refused: 429 queue-full"]);
+    double.cancel(2);
+    double.submit("a", "x");
+    double.expect(["which key has r6: x"]);
+    double.has_key(3, Err(Failure::Filter { detail: String::new() }));
+    double.expect(["r3 = 500 filter-failed"]);
+    double.submit("a", "x");
+    double.expect(["which key has r7: x"]);
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use evener_core::{
     Action, Answer, Code, Dispatcher, FallbackOn, Landed, OnFailure, Outcome, Over, Path, Payloads, RequestId,
-    RequestKey, Scatter, StageId, Step, Submission, Terms, Time, Topology, WorkerKey,
+    RequestKey, Scatter, StageId, StageRules, Step, Submission, Terms, Time, Topology, WorkerKey,
 };
 
 use crate::double::{NO_FALLBACK, stage};
@@ -34,13 +34,17 @@ fn dispatcher(topology: Topology) -> Core {
 }
 
 fn submit(core: &mut Core, path: Path) -> RequestKey {
+    submit_on(core, path, Terms::default())
+}
+
+fn submit_on(core: &mut Core, path: Path, terms: Terms) -> RequestKey {
     let submission = Submission {
         id: RequestId(1 << RequestId::JOB_BITS),
         path,
         payload: "x",
         deadline: NOW + Duration::from_secs(30),
         fallback_on: NO_FALLBACK,
-        terms: Terms::default(),
+        terms,
         streams: false,
         on_error: None,
         reply: 1,
@@ -169,4 +173,16 @@ fn a_request_that_makes_too_many_jobs_ends() {
     submit(&mut core, Path::Pipeline(40));
     assert!(matches!(answer(&actions(&mut core)), Answer::Problem(problem) if problem.code == Code::TooManyJobs));
     core.verify().expect("nothing is left");
+}
+
+/// In time that grows with their number: with its square, this would take minutes.
+#[test]
+fn as_many_flows_as_there_can_be_end_at_once() {
+    let rules = StageRules { queue: 1_000_000, ..stage("a") };
+    let mut core = dispatcher(Topology::new::<Step>(vec![rules], vec![], 64));
+    for flow in 0..=u16::MAX {
+        submit_on(&mut core, Path::Stage(StageId(0)), Terms { flow, ..Terms::default() });
+    }
+    core.timeout(NOW + Duration::from_secs(31));
+    assert_eq!((core.pending(), core.counts(StageId(0)).queued), (0, 0));
 }

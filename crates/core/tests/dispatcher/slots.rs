@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use evener_core::{Outcome, RetryOn, StageRules, Terms};
+use evener_core::{Failure, Outcome, RetryOn, StageId, StageRules, Terms};
 
 use crate::double::{Double, on, stage};
 
@@ -129,4 +129,34 @@ fn a_worker_with_its_share_done_takes_no_more_and_leaves_when_the_last_job_is_do
     double.expect([]);
     double.arrive(0);
     double.expect(["a.1 runs r3.1 try 1: z"]);
+}
+
+#[test]
+fn a_worker_that_runs_out_of_memory_and_then_dies_is_lost_once() {
+    let mut double = full();
+    double.several = true;
+    let [first, second, _] = double.hands("a.0")[..] else { panic!("it holds three") };
+    let out_of_memory = || Outcome::Fail(Failure::OutOfMemory { message: String::new() });
+    assert!(double.bring(first, out_of_memory()));
+    assert!(double.bring(second, out_of_memory()));
+    double.lose("a.0");
+    double.clear();
+    assert_eq!(double.core.counts(StageId(0)).lost, 1);
+}
+
+#[test]
+fn what_such_a_worker_says_of_jobs_ahead_is_of_no_account() {
+    let mut double = Double::new(vec![StageRules { slots: 2, ..stage("a") }]);
+    double.several = true;
+    double.ran = Duration::from_micros(10);
+    double.arrive(0);
+    for _ in 0..20 {
+        double.submit("a", "q");
+        double.next("a.0", "v");
+    }
+    double.credit("a.0", 4);
+    double.clear();
+    (0..4).for_each(|_| _ = double.submit("a", "x"));
+    double.expect(["a.0 runs r21.1 try 1: x", "a.0 gets r22.1 try 1: x"]);
+    assert_eq!(double.queued(0), 2);
 }

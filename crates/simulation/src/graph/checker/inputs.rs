@@ -15,7 +15,11 @@ impl Checker {
     /// Why a request of that path is to be refused now, if it is.
     fn refusal(&self, path: Path) -> Option<Code> {
         let reach = self.topology.reach(path);
-        let full = |stage: &&StageId| self.book.line_len(**stage) >= self.rules(**stage).queue;
+        let asked = |stage: StageId| {
+            let is_asked = |job: &Job| job.stage == stage && job.place == Place::Asked;
+            self.book.all().filter(|(_, job)| is_asked(job)).count()
+        };
+        let full = |stage: &&StageId| self.book.line_len(**stage) + asked(**stage) >= self.rules(**stage).queue;
         if self.draining {
             Some(Code::Draining)
         } else if reach.iter().any(|stage| self.broken[stage.0 as usize]) {
