@@ -173,6 +173,15 @@ pub enum Action<P, R> {
         /// What happened.
         problem: Problem,
     },
+    /// Take note of a failure that the client will not see. (If a request's own fallback stands in, its answer says so.)
+    Covered {
+        /// The request's public id.
+        request_id: RequestId,
+        /// What happened.
+        problem: Problem,
+        /// What stands before it.
+        by: Cover,
+    },
     /// Answer a request.
     Answer {
         /// Where to.
@@ -182,6 +191,19 @@ pub enum Action<P, R> {
         /// What.
         answer: Answer<P>,
     },
+}
+
+/// Why a client does not see a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cover {
+    /// Its request takes its other way because of it.
+    OnError,
+    /// The failure of a branch is gathered in place of a value. If several branches are late together, that is told once.
+    Collected,
+    /// The fallback of a step with branches stands in.
+    Fallback,
+    /// Its request was on its other way already, and its client is told what it had taken that for.
+    AfterOnError,
 }
 
 /// How a worker is stopped.
@@ -272,6 +294,8 @@ pub struct Dispatcher<P, R> {
     timers: Timers<Due>,
     actions: Vec<Action<P, R>>,
     draining: bool,
+    /// Ends of drains that are still to come.
+    drain_ends: usize,
     totals: Totals,
     /// How many plans there were before this one.
     generation: u32,
@@ -297,6 +321,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
             timers: Timers::default(),
             actions: Vec::new(),
             draining: false,
+            drain_ends: 0,
             totals: Totals::default(),
             generation: 0,
             old: 0,
@@ -433,7 +458,10 @@ impl<P: Clone, R> Dispatcher<P, R> {
                 }
                 Due::Shrink(stage) => self.shrink(now, stage),
                 Due::Scatter(gather) => self.scatter_timed_out(now, gather),
-                Due::DrainEnd => self.end_drain(now),
+                Due::DrainEnd => {
+                    self.drain_ends -= 1;
+                    self.end_drain(now);
+                }
             }
         }
     }
@@ -445,6 +473,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
             self.end_drain(now);
         } else {
             self.timers.set(until, Due::DrainEnd);
+            self.drain_ends += 1;
         }
     }
 

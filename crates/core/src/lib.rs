@@ -34,7 +34,7 @@ pub mod topology;
 
 pub use budget::{Budget, Reservation};
 pub use dispatcher::{
-    Action, Assessment, Dispatcher, Landed, Refused, Stop, Submission, Totals, Withdrawal, fallback_or,
+    Action, Assessment, Cover, Dispatcher, Landed, Refused, Stop, Submission, Totals, Withdrawal, fallback_or,
 };
 pub use gather::{GatherParts, Part, Payloads};
 pub use job::{FunctionId, JobId, JobKey, RequestId, Terms};

@@ -6,7 +6,7 @@
 //! waiting job costs no more memory than it is.
 
 use std::cmp::Reverse;
-use std::collections::btree_map::{BTreeMap, Entry};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::job::{AnyJob, Job, JobKey, Place, Terms};
@@ -22,27 +22,9 @@ struct Lane {
     priority: i8,
     /// By number; none is empty.
     flows: BTreeMap<u16, Flow>,
-    /// The numbers of the flows in the order of their turns. By numbers, so that one leaves as quickly as it comes, wherever it stands:
+    /// The flow whose turn is next. The others stand behind it in a ring, so that one leaves as quickly as it comes, wherever it stands:
     /// all that waits may be due at once.
-    turns: BTreeMap<i64, u16>,
-}
-
-impl Lane {
-    fn first_turn(&self) -> i64 {
-        self.turns.first_key_value().map_or(0, |(turn, _)| *turn)
-    }
-
-    fn behind_all(&self) -> i64 {
-        self.turns.last_key_value().map_or(0, |(turn, _)| *turn + 1)
-    }
-
-    /// A flow has its next turn then.
-    fn move_to(&mut self, number: u16, turn: i64) {
-        if let Some(flow) = self.flows.get_mut(&number) {
-            self.turns.remove(&std::mem::replace(&mut flow.turn, turn));
-            self.turns.insert(turn, number);
-        }
-    }
+    first: u16,
 }
 
 /// The jobs of one priority that count as those of one client.
@@ -50,8 +32,51 @@ impl Lane {
 struct Flow {
     head: JobKey,
     tail: JobKey,
-    /// When it has its next turn.
-    turn: i64,
+    /// The flow whose turn is before this one's, and the one whose turn is after it.
+    before: u16,
+    after: u16,
+}
+
+impl Lane {
+    /// A flow begins with that job, and has its turn behind all others.
+    fn begin(&mut self, number: u16, job: JobKey) {
+        self.flows.insert(number, Flow { head: job, tail: job, before: number, after: number });
+        self.step_in(number);
+    }
+
+    /// A flow that stands nowhere has its turn behind all others, and so before the first of them, in the ring.
+    fn step_in(&mut self, number: u16) {
+        let after = self.first;
+        let Some(before) = self.flows.get_mut(&after).map(|flow| std::mem::replace(&mut flow.before, number)) else {
+            self.first = number;
+            return;
+        };
+        if let Some(flow) = self.flows.get_mut(&before) {
+            flow.after = number;
+        }
+        if let Some(flow) = self.flows.get_mut(&number) {
+            (flow.before, flow.after) = (before, after);
+        }
+    }
+
+    fn step_out(&mut self, number: u16) {
+        let Some(Flow { before, after, .. }) = self.flows.get(&number).copied() else { return };
+        if let Some(flow) = self.flows.get_mut(&before) {
+            flow.after = after;
+        }
+        if let Some(flow) = self.flows.get_mut(&after) {
+            flow.before = before;
+        }
+        if self.first == number {
+            self.first = after;
+        }
+    }
+
+    /// The first job of each flow, in the order of their turns.
+    fn heads(&self) -> impl Iterator<Item = JobKey> {
+        let ring = std::iter::successors(self.flows.get(&self.first), |flow| self.flows.get(&flow.after));
+        ring.take(self.flows.len()).map(|flow| flow.head)
+    }
 }
 
 /// One stage's waiting jobs.
@@ -71,16 +96,14 @@ impl Queue {
     /// Lets a new job wait behind all others of its flow.
     pub(crate) fn push_back<P>(&mut self, jobs: &mut Jobs<P>, key: JobKey) {
         let Some((lane, number)) = self.lane(jobs, key) else { return };
-        let turn = lane.behind_all();
-        match lane.flows.entry(number) {
-            Entry::Occupied(mut flow) => {
-                let previous = std::mem::replace(&mut flow.get_mut().tail, key);
+        match lane.flows.get_mut(&number) {
+            Some(flow) => {
+                let previous = std::mem::replace(&mut flow.tail, key);
                 link(jobs, key, |_, _| (Some(previous), None));
                 link(jobs, previous, |before, _| (before, Some(key)));
             }
-            Entry::Vacant(none) => {
-                none.insert(Flow { head: key, tail: key, turn });
-                lane.turns.insert(turn, number);
+            None => {
+                lane.begin(number, key);
                 link(jobs, key, |_, _| (None, None));
             }
         }
@@ -90,19 +113,22 @@ impl Queue {
     /// Lets a job that has waited before wait in front of all others of its priority.
     pub(crate) fn push_front<P>(&mut self, jobs: &mut Jobs<P>, key: JobKey) {
         let Some((lane, number)) = self.lane(jobs, key) else { return };
-        let turn = lane.first_turn() - 1;
-        match lane.flows.entry(number) {
-            Entry::Occupied(mut flow) => {
-                let next = std::mem::replace(&mut flow.get_mut().head, key);
+        match lane.flows.get_mut(&number) {
+            Some(flow) => {
+                let next = std::mem::replace(&mut flow.head, key);
                 link(jobs, key, |_, _| (None, Some(next)));
                 link(jobs, next, |_, after| (Some(key), after));
+                if lane.first != number {
+                    lane.step_out(number);
+                    lane.step_in(number);
+                }
             }
-            Entry::Vacant(none) => {
-                none.insert(Flow { head: key, tail: key, turn });
+            None => {
+                lane.begin(number, key);
                 link(jobs, key, |_, _| (None, None));
             }
         }
-        lane.move_to(number, turn);
+        lane.first = number;
         self.len += 1;
     }
 
@@ -112,7 +138,7 @@ impl Queue {
         let at = match self.lanes.binary_search_by_key(&Reverse(priority), |lane| Reverse(lane.priority)) {
             Ok(at) => at,
             Err(at) => {
-                self.lanes.insert(at, Lane { priority, flows: BTreeMap::new(), turns: BTreeMap::new() });
+                self.lanes.insert(at, Lane { priority, flows: BTreeMap::new(), first: flow });
                 at
             }
         };
@@ -123,10 +149,8 @@ impl Queue {
     /// was idle.
     pub(crate) fn pop<P>(&mut self, jobs: &mut Jobs<P>, now: Time, waited: bool) -> Option<JobKey> {
         let key = self.first()?;
-        if let Some(lane) = self.lanes.first_mut().filter(|lane| lane.turns.len() > 1)
-            && let Some((_, number)) = lane.turns.first_key_value()
-        {
-            lane.move_to(*number, lane.behind_all());
+        if let Some(lane) = self.lanes.first_mut() {
+            lane.first = lane.flows.get(&lane.first).map_or(lane.first, |flow| flow.after);
         }
         self.remove(jobs, key);
         self.drain.departed(now, waited);
@@ -141,8 +165,7 @@ impl Queue {
         let Some(flow) = lane.flows.get_mut(&terms.flow) else { return };
         match (previous, next) {
             (None, None) => {
-                let turn = flow.turn;
-                lane.turns.remove(&turn);
+                lane.step_out(terms.flow);
                 lane.flows.remove(&terms.flow);
                 if lane.flows.is_empty() {
                     self.lanes.remove(at);
@@ -164,16 +187,12 @@ impl Queue {
     /// The job whose turn is next.
     pub(crate) fn first(&self) -> Option<JobKey> {
         let lane = self.lanes.first()?;
-        let (_, number) = lane.turns.first_key_value()?;
-        lane.flows.get(number).map(|flow| flow.head)
+        lane.flows.get(&lane.first).map(|flow| flow.head)
     }
 
     /// The first job of each flow, the highest priority first, and by [`after`] the others.
     pub(crate) fn heads(&self) -> impl Iterator<Item = JobKey> {
-        self.lanes.iter().flat_map(|lane| {
-            let flow = |number| lane.flows.get(number).map(|flow| flow.head);
-            lane.turns.values().filter_map(flow)
-        })
+        self.lanes.iter().flat_map(Lane::heads)
     }
 
     /// About how long it takes until what waits now is gone: whole seconds, 1 to 60.

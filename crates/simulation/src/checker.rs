@@ -127,6 +127,7 @@ impl Checker {
             | Action::Shrink { .. }
             | Action::Assess { .. }
             | Action::Chunk { .. }
+            | Action::Covered { .. }
             | Action::Credit { .. } => Err("nobody streams here".to_owned()),
             Action::GoingOn { request } => self.saw_going_on(request),
             Action::Answer { reply, request_id, ref answer } => self.saw_answer(now, reply, request_id, answer),

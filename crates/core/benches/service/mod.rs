@@ -139,7 +139,8 @@ impl Service {
                 | Action::Stop { .. }
                 | Action::Retire { .. }
                 | Action::GoingOn { .. }
-                | Action::Retried { .. } => {}
+                | Action::Retried { .. }
+                | Action::Covered { .. } => {}
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Looking into a dispatcher without changing it: counts for metrics, and the check that simulations run after every step.
 
-use super::{Dispatcher, Totals};
+use super::{Dispatcher, Stage, Totals};
 use crate::gather::{GatherKey, Work};
 use crate::job::{JobKey, Place};
 use crate::pool::{StageCounts, State, WorkerKey};
@@ -118,6 +118,7 @@ impl<P, R> Dispatcher<P, R> {
         })?;
         let old = self.requests.iter().filter(|(_, waiting)| waiting.request.generation < self.generation).count();
         ensure(old == self.old, || format!("{old} requests of older plans, not {}", self.old))?;
+        self.verify_timers()?;
         let queued = self.verify_queues()?;
         let running = self.verify_workers()?;
         let delayed = self.jobs.iter().filter(|(_, job)| matches!(job.place, Place::Delayed(_))).count();
@@ -175,6 +176,26 @@ impl<P, R> Dispatcher<P, R> {
             None => None,
         };
         ensure(stage == Some(job.stage), || format!("request {request:?} is not where its job is"))
+    }
+
+    /// Each timer that is set is somebody's.
+    fn verify_timers(&self) -> Result<(), String> {
+        let delayed = self.jobs.iter().filter(|(_, job)| matches!(job.place, Place::Delayed(_))).count();
+        let gathers = self.gathers.iter().filter(|(_, gather)| gather.timer.is_some()).count();
+        let slots = self.pools.iter().map(|(_, slot)| {
+            let patience = match slot.state {
+                State::Busy(..) => true,
+                State::Told(_, patience) => patience.timer().is_some(),
+                State::Idle | State::Leaving => false,
+            };
+            usize::from(patience) + usize::from(slot.overdue.is_some())
+        });
+        let stages = self.stages.iter().map(|Stage { batch, size, .. }| {
+            usize::from(batch.is_some()) + usize::from(size.grow.is_some()) + usize::from(size.shrink.is_some())
+        });
+        let workers: usize = slots.sum();
+        let wanted = self.requests.len() + delayed + gathers + workers + stages.sum::<usize>() + self.drain_ends;
+        ensure(self.timers.len() == wanted, || format!("{} timers are set, not {wanted}", self.timers.len()))
     }
 
     fn verify_queues(&self) -> Result<usize, String> {

@@ -1,7 +1,7 @@
 //! Requests that take another way instead of failing: a pipeline that gets the problem, and what the client had sent.
 
-use super::Dispatcher;
 use super::scatter::Load;
+use super::{Action, Cover, Dispatcher};
 use crate::gather::{Cursor, Work};
 use crate::job::{Job, Terms};
 use crate::problem::{Code, Problem};
@@ -42,18 +42,27 @@ impl<P: Clone, R> Dispatcher<P, R> {
         let Some(waiting) = self.requests.get_mut(key) else { return Some(problem) };
         let Some(recovery) = self.recoveries.get_mut(&key) else { return Some(problem) };
         if let Some(first) = recovery.taken.take() {
+            self.covered(key, problem, Cover::AfterOnError);
             return Some(first);
         }
         if !is_recoverable(problem.code) || self.draining {
             return Some(problem);
         }
         let (path, payload, terms) = (recovery.path, recovery.payload.clone(), recovery.terms);
-        recovery.taken = Some(problem);
+        recovery.taken = Some(problem.clone());
         let work = std::mem::replace(&mut waiting.request.work, Work::Nothing);
+        self.covered(key, problem, Cover::OnError);
         self.drop_work(now, work);
         let cursor = Cursor { path, step: 0, hops: 0, within: None };
         self.go(now, key, cursor, Load { terms, payload, from_client: true });
         None
+    }
+
+    /// Writes down what a request, or a part of it, failed with, if its client will not see it.
+    pub(super) fn covered(&mut self, key: RequestKey, problem: Problem, by: Cover) {
+        if let Some(waiting) = self.requests.get(key) {
+            self.actions.push(Action::Covered { request_id: waiting.request.id, problem, by });
+        }
     }
 
     /// What a request failed with, if a job is the first of its way on an error.

@@ -4,7 +4,7 @@
 //! scatters to any depth, and what ends a way (a value, a problem) is decided in one place: [`Dispatcher::end_path`] and
 //! [`Dispatcher::fail_path`].
 
-use super::Dispatcher;
+use super::{Cover, Dispatcher};
 use crate::gather::{Branch, Cursor, Gather, GatherKey, Part, Work};
 use crate::job::{Due, JobKey, Terms};
 use crate::outcome::Answer;
@@ -221,9 +221,11 @@ impl<P: Clone, R> Dispatcher<P, R> {
         while let Some((key, number)) = cursor.within {
             let Some(gather) = self.gathers.get(key) else { return };
             if self.on_failure(gather) == OnFailure::Collect {
+                self.covered(request, problem.clone(), Cover::Collected);
                 return self.end_branch(now, key, number, Branch::Failed(Box::new(problem)));
             }
             if let Some(fallback) = self.fallback_of(gather, problem.code) {
+                self.covered(request, problem, Cover::Fallback);
                 return self.fall_back(now, key, fallback);
             }
             cursor = gather.cursor;
@@ -310,12 +312,13 @@ impl<P: Clone, R> Dispatcher<P, R> {
         );
         let problem = self.placed_in(Work::Gather(key), Problem::new(Code::ScatterTimeout, detail));
         let Some(gather) = self.gathers.get(key) else { return };
+        let request = gather.request;
         if self.on_failure(gather) == OnFailure::Fail {
-            let request = gather.request;
-            return match self.fallback_of(gather, problem.code) {
-                Some(fallback) => self.fall_back(now, key, fallback),
-                None => self.fail_path(now, request, cursor, problem),
+            let Some(fallback) = self.fallback_of(gather, problem.code) else {
+                return self.fail_path(now, request, cursor, problem);
             };
+            self.covered(request, problem, Cover::Fallback);
+            return self.fall_back(now, key, fallback);
         }
         let late: Vec<usize> = (gather.branches.iter().enumerate())
             .filter_map(|(number, branch)| (!branch.has_ended()).then_some(number))
@@ -330,6 +333,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
                 dropped.push(work);
             }
         }
+        self.covered(request, problem, Cover::Collected);
         self.drop_all(now, &dropped);
         self.close(now, key);
     }

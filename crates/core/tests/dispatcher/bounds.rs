@@ -169,8 +169,8 @@ fn a_pipeline_that_contains_itself_through_another_is_a_mistake() {
 /// Whatever collects failures or stands in for them on the way: or each of the others would fail as well.
 #[test]
 fn a_request_that_makes_too_many_jobs_ends() {
-    let mut core = dispatcher(Topology::new(vec![stage("a")], doubled(40), 64));
-    submit(&mut core, Path::Pipeline(40));
+    let mut core = dispatcher(Topology::new(vec![stage("a")], doubled(20), 64));
+    submit(&mut core, Path::Pipeline(20));
     assert!(matches!(answer(&actions(&mut core)), Answer::Problem(problem) if problem.code == Code::TooManyJobs));
     core.verify().expect("nothing is left");
 }

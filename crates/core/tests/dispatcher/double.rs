@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evener_core::{
-    Action, Answer, Assessment, Dispatcher, Failure, FallbackOn, FunctionId, JobId, JobKey, Landed, Loss, Outcome,
-    Part, Path, Payloads, Problem, Reply, RequestId, RequestKey, StageId, StageRules, Step, Stop, Submission, Terms,
-    Time, Topology, Withdrawal, WorkerKey,
+    Action, Answer, Assessment, Cover, Dispatcher, Failure, FallbackOn, FunctionId, JobId, JobKey, Landed, Loss,
+    Outcome, Part, Path, Payloads, Problem, Reply, RequestId, RequestKey, StageId, StageRules, Step, Stop, Submission,
+    Terms, Time, Topology, Withdrawal, WorkerKey,
 };
 
 pub(crate) const NO_FALLBACK: FallbackOn = FallbackOn { timeout: false, error: false, lost: false, unavailable: false };
@@ -268,6 +268,15 @@ impl Double {
                 );
                 self.retried.push(problem);
                 return None;
+            }
+            Action::Covered { request_id, problem, by } => {
+                let (request, code) = (request_id.0 >> RequestId::JOB_BITS, problem.code.name());
+                match by {
+                    Cover::OnError => format!("r{request} takes its other way for {code}"),
+                    Cover::Collected => format!("r{request} collects {code}"),
+                    Cover::Fallback => format!("r{request} has a fallback for {code}"),
+                    Cover::AfterOnError => format!("r{request} fails there as well: {code}"),
+                }
             }
             Action::Answer { reply, request_id, answer } => {
                 assert_eq!(request_id, request_id_of(reply));

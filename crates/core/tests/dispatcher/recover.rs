@@ -23,7 +23,7 @@ fn what_failed_goes_another_way_with_what_the_client_sent() {
     double.next("a.0", "y");
     double.expect(["b.0 runs r1.2 try 1: y"]);
     double.fail("b.0", raised("ValueError"));
-    double.expect(["mend.0 runs r1.3 try 1: x after function-failed"]);
+    double.expect(["r1 takes its other way for function-failed", "mend.0 runs r1.3 try 1: x after function-failed"]);
     double.outcome("mend.0", Outcome::Respond(Reply { status: 503, headers: vec![], body: "mended" }));
     double.expect(["r1 = reply 503 mended"]);
 }
@@ -32,16 +32,16 @@ fn what_failed_goes_another_way_with_what_the_client_sent() {
 fn the_first_problem_is_told_if_that_fails_as_well() {
     let mut double = mended(AN_HOUR);
     double.fail("a.0", raised("ValueError"));
-    double.expect(["mend.0 runs r1.2 try 1: x after function-failed"]);
+    double.expect(["r1 takes its other way for function-failed", "mend.0 runs r1.2 try 1: x after function-failed"]);
     double.fail("mend.0", Failure::Abort { status: 418, detail: "no".into() });
-    double.expect(["r1 = 500 function-failed"]);
+    double.expect(["r1 fails there as well: aborted", "r1 = 500 function-failed"]);
 }
 
 #[test]
 fn it_is_tried_again_like_any_job() {
     let mut double = mended(AN_HOUR);
     double.fail("a.0", raised("ValueError"));
-    double.expect(["mend.0 runs r1.2 try 1: x after function-failed"]);
+    double.expect(["r1 takes its other way for function-failed", "mend.0 runs r1.2 try 1: x after function-failed"]);
     double.lose("mend.0");
     double.arrive(2);
     double.expect(["mend.1 runs r1.2 try 2: x after function-failed"]);
@@ -61,9 +61,9 @@ fn what_the_client_did_wrong_and_what_is_too_late_is_told() {
 
     let mut double = mended(100);
     double.fail("a.0", raised("ValueError"));
-    double.expect(["mend.0 runs r1.2 try 1: x after function-failed"]);
+    double.expect(["r1 takes its other way for function-failed", "mend.0 runs r1.2 try 1: x after function-failed"]);
     double.wait(101);
-    double.expect(["r1 = 500 function-failed", "mend.0 is told"]);
+    double.expect(["r1 fails there as well: deadline-exceeded", "r1 = 500 function-failed", "mend.0 is told"]);
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn a_fallback_stands_in_only_if_the_other_way_fails() {
     double.submit_with("a", "x", wish);
     double.expect(["a.0 runs r1.1 try 1: x"]);
     double.fail("a.0", raised("ValueError"));
-    double.expect(["mend.0 runs r1.2 try 1: x after function-failed"]);
+    double.expect(["r1 takes its other way for function-failed", "mend.0 runs r1.2 try 1: x after function-failed"]);
     double.fail("mend.0", raised("KeyError"));
-    double.expect(["r1 = fallback for function-failed"]);
+    double.expect(["r1 fails there as well: function-failed", "r1 = fallback for function-failed"]);
 }

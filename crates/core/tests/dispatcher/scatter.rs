@@ -92,7 +92,7 @@ fn failures_are_collected_if_the_step_says_so() {
     let mut double = fork(|scatter| scatter.on_failure = OnFailure::Collect);
     begun(&mut double);
     double.fail("a.0", raised("ValueError"));
-    double.expect([]);
+    double.expect(["r1 collects function-failed"]);
     double.next("b.0", "q");
     double.expect(["c.0 runs r1.3 try 1: {x: !function-failed, y: q}"]);
 }
@@ -127,7 +127,7 @@ fn what_is_late_is_collected_too() {
     begun(&mut double);
     double.next("a.0", "p");
     double.wait(201);
-    double.expect(["b.0 is told", "c.0 runs r1.3 try 1: {x: p, y: !scatter-timeout}"]);
+    double.expect(["r1 collects scatter-timeout", "b.0 is told", "c.0 runs r1.3 try 1: {x: p, y: !scatter-timeout}"]);
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn a_fallback_stands_in_for_the_gathered_value() {
     });
     begun(&mut double);
     double.wait(201);
-    double.expect(["a.0 is told", "b.0 is told", "c.0 runs r1.3 try 1: {}"]);
+    double.expect(["r1 has a fallback for scatter-timeout", "a.0 is told", "b.0 is told", "c.0 runs r1.3 try 1: {}"]);
     double.next("c.0", "end");
     double.expect(["r1 = value end"]);
 }

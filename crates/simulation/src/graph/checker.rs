@@ -38,6 +38,8 @@ struct Recovery {
     path: Path,
     payload: u64,
     taken: Option<Code>,
+    /// Whether that was told.
+    told: bool,
 }
 
 /// A request that waits for its answer.

@@ -50,6 +50,7 @@ impl<M: Machine> World<M> {
             | Action::Shrink { .. }
             | Action::Assess { .. }
             | Action::Chunk { .. }
+            | Action::Covered { .. }
             | Action::Credit { .. } => {}
             Action::AskCredit { worker } => self.tell(worker, Told::AskCredit),
             Action::Stop { worker, signal: Stop::Terminate } => {

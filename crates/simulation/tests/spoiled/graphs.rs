@@ -141,6 +141,11 @@ fn a_worker_that_is_not_signalled() {
 }
 
 #[test]
+fn a_failure_that_is_kept_from_all() {
+    is_noticed(Way::LoseRecovery, &["takes its other way, and that was not told"]);
+}
+
+#[test]
 fn a_worker_that_is_not_let_go() {
     is_noticed(Way::LoseRetire, &["should have been let go"]);
     is_noticed(Way::LoseShrink, &["should have been let go"]);

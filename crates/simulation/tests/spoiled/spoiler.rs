@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evener_core::{
-    Action, Answer, Assessment, Code, Failure, FunctionId, JobKey, Landed, Loss, Outcome, Problem, Refused, RequestId,
-    RequestKey, StageId, Submission, Time, Topology, Withdrawal, WorkerKey,
+    Action, Answer, Assessment, Code, Cover, Failure, FunctionId, JobKey, Landed, Loss, Outcome, Problem, Refused,
+    RequestId, RequestKey, StageId, Submission, Time, Topology, Withdrawal, WorkerKey,
 };
 use evener_simulation::{Core, Machine};
 
@@ -107,6 +107,7 @@ impl Spoiled {
                 self.way == Way::LoseGrow
             }
             Action::Shrink { .. } => self.way == Way::LoseShrink,
+            Action::Covered { by, .. } => self.way == Way::LoseRecovery && *by == Cover::OnError,
             Action::Assess { .. } => self.strikes(Way::LoseAssess),
             Action::Chunk { request, payload } => {
                 if self.strikes(Way::DoubleChunk) {

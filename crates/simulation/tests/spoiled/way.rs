@@ -74,6 +74,8 @@ pub(crate) enum Way {
     GrowTwice,
     LoseShrink,
     LoseOutdated,
+    /// Nobody is told that a request takes its other way.
+    LoseRecovery,
     /// A new plan is not taken over.
     IgnoreReload,
     /// All clients are taken for one.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use evener_core::{Action, Answer, Batch, JobId, OnCancel, Problem, Stop};
+use evener_core::{Action, Answer, Batch, Cover, JobId, OnCancel, Problem, Stop};
 
 use super::super::crew::Hold;
 use super::*;
@@ -71,6 +71,7 @@ impl Checker {
             Action::Shrink { worker } => self.shrinks(now, *worker),
             Action::Retried { .. } | Action::AskCredit { .. } => Ok(()),
             Action::Answer { reply, request_id, answer } => self.answers(*reply, *request_id, answer),
+            Action::Covered { request_id, problem, by } => self.is_covered(*request_id, problem.code, *by),
             Action::Recall { .. } | Action::GoingOn { .. } => Err("an action that there is no reason for".to_owned()),
         }
     }
@@ -274,6 +275,28 @@ impl Checker {
             self.tally.count(Happening::Preferred);
         }
         Ok(())
+    }
+
+    /// A client is not told of a failure. If its request has another way, that is taken once.
+    fn is_covered(&mut self, id: RequestId, code: Code, by: Cover) -> Check {
+        let number = (id.0 >> RequestId::JOB_BITS) as u32;
+        let record = self.requests.get_mut(&number).filter(|record| record.id == id);
+        let record = record.ok_or_else(|| format!("{code:?} is kept from nobody"))?;
+        let recovery = record.recovery.as_mut().filter(|recovery| recovery.taken.is_some());
+        match by {
+            Cover::Collected | Cover::Fallback => Ok(()),
+            Cover::OnError => {
+                let recovery = recovery.filter(|recovery| recovery.taken == Some(code) && !recovery.told);
+                recovery.ok_or_else(|| format!("request {number} takes its other way for {code:?}"))?.told = true;
+                Ok(())
+            }
+            Cover::AfterOnError => {
+                let first = recovery.filter(|recovery| recovery.told).and_then(|recovery| recovery.taken);
+                ensure(first.is_some() && record.due == first.map(Due::Problem), || {
+                    format!("request {number} fails with {code:?} on a way that it is not on")
+                })
+            }
+        }
     }
 
     fn answers(&mut self, number: u32, id: RequestId, answer: &Answer<u64>) -> Check {

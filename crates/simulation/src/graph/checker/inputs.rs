@@ -48,7 +48,8 @@ impl Checker {
         };
         self.tally.count(Happening::Accepted);
         self.accepted += 1;
-        let recovery = brought.on_error.map(|path| Recovery { path, payload: brought.payload, taken: None });
+        let recovery =
+            brought.on_error.map(|path| Recovery { path, payload: brought.payload, taken: None, told: false });
         self.urgency.insert(number, (brought.terms.priority, brought.terms.flow));
         self.set_timer(brought.deadline, Timer::Deadline(number));
         let mut way = Way::new(brought.path);

@@ -12,6 +12,10 @@ impl Checker {
         if let Some((number, record)) = self.requests.iter().find(|(_, record)| record.due.is_some()) {
             return Err(format!("request {number} should have been answered with {:?}", record.due));
         }
+        let untold =
+            |record: &Request| record.recovery.is_some_and(|recovery| recovery.taken.is_some() && !recovery.told);
+        let taken = self.requests.iter().find(|(_, record)| untold(record)).map(|(number, _)| number);
+        ensure(taken.is_none(), || format!("request {taken:?} takes its other way, and that was not told"))?;
         let (told, due) = (std::mem::take(&mut self.told_outdated), std::mem::take(&mut self.outdated));
         ensure(told <= due, || "an old plan is said to be done, and requests of it are left".to_owned())?;
         ensure(told == due, || "no request of an old plan is left, and that was not told".to_owned())?;

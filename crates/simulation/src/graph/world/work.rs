@@ -55,6 +55,7 @@ impl<M: Machine> World<M> {
             | Action::Credit { .. }
             | Action::GoingOn { .. }
             | Action::Retried { .. }
+            | Action::Covered { .. }
             | Action::Answer { .. } => {}
         }
     }
