@@ -48,8 +48,12 @@ def test_the_problem_and_the_value_go_another_way(node):
     assert served.post("/work", b"text", "text/plain").json["value"] == "text"
     assert served.post("/work", b"\xff\x00", "application/octet-stream").json["value"] is None
     assert served.get("/query?a=1").json == {"code": "function-failed", "method": "GET", "query": {"a": ["1"]}}
+    # The log has it all the same, with its traceback.
+    served.wait_log("stage `work` raised ValueError; the request goes the way of its `on_error`")
+    assert 'raise ValueError("no")' in served.log
     # If that fails as well, the first problem is told.
     answer = served.post("/work", b'"again"', "application/json")
+    served.wait_log("stage `mend` raised KeyError; that was on the way of `on_error`")
     assert_problem(answer, "function-failed", stage="work", tries=1, saying="stage `work` raised ValueError")
     # What the client did wrong is told as it is.
     assert_problem(served.post("/work", b"{", "application/json"), "bad-body", stage="work", tries=1)

@@ -502,3 +502,22 @@ def test_code_that_changes_while_a_worker_starts_is_seen(node):
     started.open("go")
     started.wait_ready()
     until(lambda: started.get("/").text == "v2", "the code that was written meanwhile")
+
+
+def test_a_pool_that_sizes_itself_keeps_to_its_new_bounds(node):
+    text = VERSION.replace("WORKERS", "{min: MIN, max: MAX, idle: 200ms}")
+
+    def bounds(least, most):
+        return text.replace("MIN", str(least)).replace("MAX", str(most))
+
+    started = node(bounds(3, 4), app=APP)
+    assert len(started.workers()) == 3
+    reload(started, bounds(1, 2))
+    until(lambda: len(started.workers()) == 1, "it shrinks to its least")
+    reload(started, bounds(2, 4))
+    until(lambda: len(started.workers()) == 2, "it grows to its least")
+    reload(started, VERSION.replace("WORKERS", "1"))
+    until(lambda: len(started.workers()) == 1, "one worker")
+    reload(started, bounds(2, 3))
+    until(lambda: len(started.workers()) == 2, "two workers")
+    assert started.get("/").text == "v1"

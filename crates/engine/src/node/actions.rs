@@ -3,7 +3,7 @@
 //! All of this is under the node's lock: it appends to the outbox of a worker, hands an answer to the task that waits for it, or notes an
 //! errand for when the lock is free.
 
-use evener_core::{Action, Answer, Problem, RequestId, RequestKey, Stop, Time};
+use evener_core::{Action, Answer, Cover, Problem, RequestId, RequestKey, Stop, Time};
 use evener_doors::stream::{ChunkSender, Chunks, stream};
 use evener_doors::{Arrival, Node as _, Parcel};
 use evener_protocol::{JobHead, Task};
@@ -63,7 +63,8 @@ impl Node {
             | Action::Cancel { .. }
             | Action::Stop { .. }
             | Action::Retire { .. } => tell_worker(state, &action),
-            Action::Retried { request_id, problem } => self.log(request_id, &problem, true),
+            Action::Retried { request_id, problem } => self.log(request_id, &problem, "; trying again"),
+            Action::Covered { request_id, problem, by } => self.log(request_id, &problem, covered(by)),
             Action::GoingOn { request } => {
                 if let Some(Waiter::Call(call)) = state.dispatcher.reply(request) {
                     call.goes_on();
@@ -193,6 +194,16 @@ impl Node {
             }
         };
         stream(Box::new(took), Box::new(gone))
+    }
+}
+
+/// What becomes of a failure that the client does not see.
+fn covered(by: Cover) -> &'static str {
+    match by {
+        Cover::OnError => "; the request goes the way of its `on_error`",
+        Cover::Collected => "; it is gathered in place of the branch's value",
+        Cover::Fallback => "; the fallback of the step stands in",
+        Cover::AfterOnError => "; that was on the way of `on_error`, and the client is told the first problem",
     }
 }
 

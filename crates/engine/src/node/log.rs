@@ -10,29 +10,31 @@ impl Node {
     pub(super) fn report(&self, request_id: RequestId, answer: &Answered) {
         self.metrics.answered(answer);
         if let Answer::Problem(problem) | Answer::Fallback(problem) = answer {
-            self.log(request_id, problem, false);
+            self.log(request_id, problem, "");
         }
     }
 
-    /// Writes a problem into the log, with what the client is not told.
-    pub(super) fn log(&self, request_id: RequestId, problem: &Problem, retried: bool) {
+    /// Writes a problem into the log, with what the client is not told. `goes_on`: how the request goes on, if this is not its answer.
+    pub(super) fn log(&self, request_id: RequestId, problem: &Problem, goes_on: &str) {
         let topology = self.topology();
         let stage = problem.stage.map(|stage| topology.stage(stage).name.as_str());
         let job = problem.job.map(tracing::field::display);
         // Workers, and through them clients, have a say in what it says.
         let (code, detail) = (problem.code.name(), printable(&problem.detail));
-        let (then, said, cause) = match (&problem.cause, retried) {
-            (Some(Cause::Raised { message, traceback, .. }), _) => {
+        let (then, said, cause) = match &problem.cause {
+            Some(Cause::Raised { message, traceback, .. }) => {
                 (format!("\n{}", Lines(traceback)), Some(printable(message)), None)
             }
-            (Some(Cause::Died(certificate)), _) => (String::new(), None, Some(certificate.as_str())),
-            (Some(Cause::Said(words)), _) if words.is_empty() => (String::new(), None, None),
-            (Some(Cause::Said(words)), _) => (format!("\n{}", Lines(words)), None, None),
-            (None, _) => (String::new(), None, None),
+            Some(Cause::Died(certificate)) => (String::new(), None, Some(certificate.as_str())),
+            Some(Cause::Said(words)) if words.is_empty() => (String::new(), None, None),
+            Some(Cause::Said(words)) => (format!("\n{}", Lines(words)), None, None),
+            None => (String::new(), None, None),
         };
-        let (said, again) = (said.as_deref(), if retried { "; trying again" } else { "" });
+        let said = said.as_deref();
         match problem.status {
-            _ if retried => tracing::warn!(%request_id, job, stage, code, said, cause, "{detail}{again}{then}"),
+            _ if !goes_on.is_empty() => {
+                tracing::warn!(%request_id, job, stage, code, said, cause, "{detail}{goes_on}{then}");
+            }
             500.. if problem.cause.is_some() => {
                 tracing::error!(%request_id, job, stage, code, said, cause, "{detail}{then}");
             }
