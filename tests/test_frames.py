@@ -150,11 +150,28 @@ def compiled(tmp_path_factory):
     return folder
 
 
+def place_worker(started, program):
+    """Put a program where the node looks for it, whole or not at all: it may be looking already."""
+    new = started.folder / "worker.new"
+    shutil.copy(program, new)
+    new.rename(started.folder / "worker")
+
+
+def both_workers(started):
+    """The two workers. One may have been looked for before it was there, and then starts a little later."""
+
+    def up():
+        workers = [process for process in started.family() if process.name == "worker"]
+        return workers if len(workers) == 2 else None
+
+    return until(up, "two workers")
+
+
 @pytest.fixture
 def example(node, compiled):
     service = (EXAMPLE / "service.yaml").read_text().replace("127.0.0.1:8004", "127.0.0.1:0")
     started = node(textwrap.dedent(service), wait=None)
-    shutil.copy(compiled / "worker", started.folder / "worker")
+    place_worker(started, compiled / "worker")
     return started.wait_listening().wait_ready()
 
 
@@ -167,8 +184,7 @@ def test_the_example_in_c(example):
     large = "9" * 40
     answer = example.get(f"/is_prime?possible_prime={large}")
     assert_problem(answer, "value-not-decodable", stage="divide", tries=1)
-    workers = [process for process in example.family() if process.name == "worker"]
-    assert len(workers) == 2
+    workers = both_workers(example)
     for process in workers:
         process.send(signal.SIGKILL)
     until(lambda: not any(process.is_alive for process in workers), "the workers' deaths")
@@ -181,7 +197,7 @@ def in_rust(node):
     assert program.exists(), "`make build` builds the example"
     service = (EXAMPLES / "frames-rust" / "service.yaml").read_text().replace("127.0.0.1:8009", "127.0.0.1:0")
     started = node(service, wait=None)
-    shutil.copy(program, started.folder / "worker")
+    place_worker(started, program)
     return started.wait_listening().wait_ready()
 
 
@@ -195,8 +211,7 @@ def test_the_example_in_rust(in_rust):
     assert_problem(answer, "aborted", status=422, stage="divide", tries=1, saying="1 has no smallest divisor")
     answer = in_rust.get("/is_prime?possible_prime=" + "9" * 40)
     assert_problem(answer, "value-not-decodable", stage="divide", tries=1)
-    workers = [process for process in in_rust.family() if process.name == "worker"]
-    assert len(workers) == 2
+    workers = both_workers(in_rust)
     in_rust.wait_log('runtime="divide 1.0"')
     for process in workers:
         process.send(signal.SIGKILL)

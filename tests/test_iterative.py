@@ -22,7 +22,8 @@ def plate(shared_node, tmp_path_factory):
 def test_what_the_readme_shows(node, tmp_path):
     done = run_readme(node, EXAMPLE, tmp_path)
     assert [command.split()[:2] for command in done].count(["evener", "up"]) == 2
-    assert len(done) >= 7
+    assert "evener test examples/iterative/service.yaml" in done
+    assert len(done) >= 8
 
 
 def test_every_worker_has_a_part(plate):
@@ -42,7 +43,9 @@ def test_requests_that_go_round_at_the_same_time_do_not_mix(plate):
 
 
 def test_a_cycle_without_end_is_ended(plate):
-    fields = assert_problem(plate.get("/plate?exact=1e-12"), "too-many-hops", stage="judge", tries=1, saying="50 is")
+    fields = assert_problem(
+        plate.get("/plate?exact=1e-12"), "too-many-hops", stage="judge", tries=1, saying="limits.max_hops allows 50"
+    )
     assert "`judge` sent the request on" in fields["detail"]
     # It went no further than that, and the service goes on.
     assert plate.get("/plate?size=3").status == 200

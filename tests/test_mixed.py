@@ -36,7 +36,8 @@ def expected(text):
 def test_what_the_readme_shows(node, tmp_path):
     done = run_readme(node, EXAMPLE, tmp_path)
     assert [command.split()[:2] for command in done].count(["evener", "up"]) == 2
-    assert len(done) >= 6
+    assert "evener test examples/mixed/service.yaml" in done
+    assert len(done) >= 7
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,7 @@ def test_as_many_gotos_as_allowed(served):
 
 def test_one_goto_too_many(served):
     answer = served.post("/loop", "6")
-    assert_problem(answer, "too-many-hops", stage="loop", tries=1, saying="5 is the most")
+    assert_problem(answer, "too-many-hops", stage="loop", tries=1, saying="limits.max_hops allows 5")
 
 
 def test_an_endless_loop_ends(served):
