@@ -11,6 +11,7 @@ mod reload;
 mod scale;
 mod scatter;
 mod stream;
+mod way;
 mod withdraw;
 mod workers;
 
@@ -20,7 +21,7 @@ use std::time::Duration;
 
 pub use self::assess::Assessment;
 use self::recover::Recovery;
-use self::scatter::Load;
+use self::way::Load;
 pub use self::withdraw::Withdrawal;
 use crate::gather::{Cursor, Gathers, Payloads, Work};
 use crate::job::{Due, FunctionId, JobId, JobKey, Place, RequestId, Terms};
@@ -283,7 +284,7 @@ pub struct Dispatcher<P, R> {
     payloads: Payloads<P>,
     jobs: Jobs<P>,
     gathers: Gathers<P>,
-    agenda: scatter::Agenda<P>,
+    agenda: way::Agenda<P>,
     /// Of the requests that take another way instead of failing: which, and with what.
     recoveries: BTreeMap<RequestKey, Recovery<P>>,
     requests: Requests<R>,
@@ -312,7 +313,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
             payloads,
             jobs: Jobs::default(),
             gathers: Gathers::default(),
-            agenda: scatter::Agenda::default(),
+            agenda: way::Agenda::default(),
             recoveries: BTreeMap::new(),
             requests: Requests::default(),
             stages: (0..stages).map(|_| Stage::default()).collect(),

@@ -1,6 +1,6 @@
 //! What becomes of a job: on to the next stage, tried again, or given up.
 
-use super::scatter::Load;
+use super::way::Load;
 use super::{Action, Dispatcher, fallback_or};
 use crate::gather::{Cursor, Work};
 use crate::job::{Due, Job, JobKey, Place};

@@ -1,6 +1,6 @@
 //! Requests that take another way instead of failing: a pipeline that gets the problem, and what the client had sent.
 
-use super::scatter::Load;
+use super::way::Load;
 use super::{Action, Cover, Dispatcher};
 use crate::gather::{Cursor, Work};
 use crate::job::{Job, Terms};

@@ -12,8 +12,8 @@ impl<P: Clone, R> Dispatcher<P, R> {
     /// From now on `topology` is the plan. It must follow on the present one
     /// ([`followed_by`](Topology::followed_by)): what is on its way goes on by the numbers that it has. Once no request is left that
     /// was let in before, that is told by [`Action::Outdated`]. Workers of a stage that now does another number of jobs at a time,
-    /// or in another way, are replaced: each goes by the rules that it began with. A pool that sizes itself by other rules from now on keeps the
-    /// workers that it has, up to its most.
+    /// or in another way, are replaced: each goes by the rules that it began with. A pool that sizes itself by other rules from now
+    /// on keeps the workers that it has, up to its most.
     ///
     /// # Panics
     ///

@@ -4,6 +4,7 @@
 //! scatters to any depth, and what ends a way (a value, a problem) is decided in one place: [`Dispatcher::end_path`] and
 //! [`Dispatcher::fail_path`].
 
+use super::way::{Load, Next};
 use super::{Cover, Dispatcher};
 use crate::gather::{Branch, Cursor, Gather, GatherKey, Part, Work};
 use crate::job::{Due, JobKey, Terms};
@@ -11,80 +12,11 @@ use crate::outcome::Answer;
 use crate::problem::{Code, Problem};
 use crate::request::RequestKey;
 use crate::time::Time;
-use crate::topology::{OnFailure, Over, Step};
-
-/// A value on its way to a step.
-#[derive(Debug, Clone)]
-pub(super) struct Load<P> {
-    /// What goes for its job.
-    pub(super) terms: Terms,
-    pub(super) payload: P,
-    /// Whether it is what the client sent.
-    pub(super) from_client: bool,
-}
-
-/// What is to happen next on the way of a request.
-#[derive(Debug)]
-pub(super) enum Next<P> {
-    /// A value comes to a step.
-    Step(RequestKey, Cursor, Load<P>),
-    /// The named branch of that number begins, and then those behind it.
-    Branch(GatherKey, u32, Load<P>),
-    /// The next branch that waits its turn begins; or, if all have ended, what they came to is gathered.
-    GoOn(GatherKey),
-}
-
-/// What is to happen next on the way of a request, while something is happening there: what came up last first, so that all that
-/// follows from a branch happens before the next branch begins. It is not done where it comes up, since then a way of many steps that end
-/// at once, and scatters in branches of scatters, would each need a stack as deep.
-#[derive(Debug)]
-pub(super) struct Agenda<P> {
-    next: Vec<Next<P>>,
-    at_work: bool,
-}
-
-impl<P> Default for Agenda<P> {
-    fn default() -> Self {
-        Agenda { next: Vec::new(), at_work: false }
-    }
-}
+use crate::topology::{OnFailure, Over};
 
 impl<P: Clone, R> Dispatcher<P, R> {
-    /// A value comes to a step of its way: to a stage, to a scatter, or to the end.
-    pub(super) fn go(&mut self, now: Time, request: RequestKey, cursor: Cursor, load: Load<P>) {
-        self.do_next(now, Next::Step(request, cursor, load));
-    }
-
-    /// Does that, and all that follows from it; or notes it, if it follows from something itself.
-    fn do_next(&mut self, now: Time, what: Next<P>) {
-        if std::mem::replace(&mut self.agenda.at_work, true) {
-            return self.agenda.next.push(what);
-        }
-        let mut next = Some(what);
-        while let Some(what) = next {
-            match what {
-                Next::Step(request, cursor, load) => self.come_to(now, request, cursor, load),
-                Next::Branch(gather, number, load) => self.begin_named(gather, number, load),
-                Next::GoOn(gather) => self.begin_waiting(now, gather),
-            }
-            next = self.agenda.next.pop();
-        }
-        self.agenda.at_work = false;
-    }
-
-    fn come_to(&mut self, now: Time, request: RequestKey, cursor: Cursor, load: Load<P>) {
-        match self.topology.path(cursor.path).get(cursor.step as usize) {
-            Some(Step::Stage(stage)) => self.enter(now, request, cursor, *stage, load),
-            Some(Step::Scatter(scatter)) => match scatter.over {
-                Over::Each { split, .. } => self.enter(now, request, cursor, split, load),
-                Over::Branches(_) => self.scatter(now, request, cursor, load),
-            },
-            None => self.end_path(now, request, cursor, load.payload),
-        }
-    }
-
     /// Named branches, all of which get the value and begin at once.
-    fn scatter(&mut self, now: Time, request: RequestKey, cursor: Cursor, load: Load<P>) {
+    pub(super) fn scatter(&mut self, now: Time, request: RequestKey, cursor: Cursor, load: Load<P>) {
         let Some(Over::Branches(branches)) = self.over(cursor) else { return };
         let begun = (0..branches.len()).map(|_| Branch::Begun(Work::Nothing)).collect();
         let gather = self.open(now, request, cursor, load.terms, begun);
@@ -92,16 +24,16 @@ impl<P: Clone, R> Dispatcher<P, R> {
     }
 
     /// One that failed at once may have ended all of it.
-    fn begin_named(&mut self, key: GatherKey, number: u32, load: Load<P>) {
+    pub(super) fn begin_named(&mut self, key: GatherKey, number: u32, load: Load<P>) {
         let Some(gather) = self.gathers.get(key) else { return };
         let (request, at) = (gather.request, gather.cursor);
         let Some(Over::Branches(branches)) = self.over(at) else { return };
         let Some((_, path)) = branches.get(number as usize) else { return };
         let cursor = Cursor { path: *path, step: 0, hops: at.hops, within: Some((key, number)) };
         if number as usize + 1 < branches.len() {
-            self.agenda.next.push(Next::Branch(key, number + 1, load.clone()));
+            self.agenda.note(Next::Branch(key, number + 1, load.clone()));
         }
-        self.agenda.next.push(Next::Step(request, cursor, load));
+        self.agenda.note(Next::Step(request, cursor, load));
     }
 
     /// What the branches are of the scatter at that step.
@@ -174,7 +106,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
         }
     }
 
-    fn begin_waiting(&mut self, now: Time, key: GatherKey) {
+    pub(super) fn begin_waiting(&mut self, now: Time, key: GatherKey) {
         let most = self.gathers.get(key).map_or(0, |gather| self.most_in_flight(gather));
         let Some(gather) = self.gathers.get_mut(key) else { return };
         if gather.open == 0 {
@@ -192,7 +124,8 @@ impl<P: Clone, R> Dispatcher<P, R> {
         let (Branch::Waiting(payload), Some(Over::Each { branch, .. })) = (branch, self.over(at)) else { return };
         let cursor = Cursor { path: *branch, step: 0, hops: at.hops, within: Some((key, number as u32)) };
         let load = Load { terms, payload, from_client: false };
-        self.agenda.next.extend([Next::GoOn(key), Next::Step(request, cursor, load)]);
+        self.agenda.note(Next::GoOn(key));
+        self.agenda.note(Next::Step(request, cursor, load));
     }
 
     fn most_in_flight(&self, gather: &Gather<P>) -> usize {
@@ -203,7 +136,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
     }
 
     /// A way has come to its end, with a value.
-    fn end_path(&mut self, now: Time, request: RequestKey, cursor: Cursor, value: P) {
+    pub(super) fn end_path(&mut self, now: Time, request: RequestKey, cursor: Cursor, value: P) {
         match cursor.within {
             None => self.finish_now(now, request, Ok(Answer::Value(value))),
             Some((gather, number)) => self.end_branch(now, gather, number, Branch::Value(value)),

@@ -53,7 +53,8 @@ impl<P: Clone, R> Dispatcher<P, R> {
     }
 
     /// Whether an outcome can come of a job: behind chunks only their end or a failure, and no end where there can be none. Nor can
-    /// a job be given back as one that has not begun. Of a try that nobody waits for any more, anything can: the chunks are those of another try.
+    /// a job be given back as one that has not begun. Of a try that nobody waits for any more, anything can: the chunks are those of
+    /// another try.
     pub(super) fn is_in_order(&self, key: JobKey, holder: State, outcome: &Outcome<P>) -> bool {
         let State::Busy(..) = holder else { return true };
         let Some(job) = self.jobs.get(key) else { return true };
