@@ -369,6 +369,16 @@ def test_raising_half_way_fails(begin, flags):
         assert (outcome.verb, outcome.number) == (FAIL, number)
 
 
+@pytest.mark.parametrize("flags", [0, STREAM])
+def test_a_response_cannot_be_yielded(begin, flags):
+    worker = begin("import evener\nasync def f(value):\n  yield evener.Response(1)\n  print('not reached')\n")
+    worker.send(job(b"null", also=flags))
+    outcome = worker.outcome()
+    assert (outcome.verb, outcome.number, outcome.extension["place"]) == (FAIL, ENCODE, "item[0]")
+    assert outcome.extension["detail"].startswith("evener.Response cannot be yielded; let a function")
+    assert worker.leave()[1:] == ("", "")
+
+
 def test_each_asks_for_itself(begin):
     worker = begin("async def f(value, ctx): return ctx.state.add('k', value)\n")
     worker.send(*(job(b"%d" % number, job=number) for number in range(1, 5)))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import sys
 import time
 from pathlib import Path
 
@@ -80,6 +82,44 @@ def test_a_bad_body_is_a_value_error_and_a_400(body):
     if body == b"\xff":
         with pytest.raises(evener.Abort, match="UTF-8"):
             evener.Request(body=body).text()
+
+
+def test_what_a_function_returns_can_be_compared():
+    made = evener.Response({"created": 7}, 201, {"Location": "/items/7"})
+    assert made == evener.Response({"created": 7}, status=201, headers={"Location": "/items/7"})
+    others = [
+        evener.Response({"created": 8}, 201, {"Location": "/items/7"}),
+        evener.Response({"created": 7}, 200, {"Location": "/items/7"}),
+        evener.Response({"created": 7}, 201),
+        {"created": 7},
+        None,
+    ]
+    assert all(made != other and other != made for other in others)
+    assert evener.Goto("again", [1]) == evener.Goto("again", [1])
+    assert evener.Goto("again", [1]) not in [evener.Goto("again", [2]), evener.Goto("once", [1]), ("again", [1])]
+    assert evener.Response() != evener.Goto("again")
+    for one in (made, evener.Goto("again")):
+        with pytest.raises(TypeError, match="unhashable"):
+            hash(one)
+
+
+def test_two_copies_of_the_runtime_have_equal_names():
+    """As in a worker whose Python has the package, or in a test that loads the file itself."""
+    spec = importlib.util.spec_from_file_location("another_copy", _worker.__file__)
+    copy = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = copy
+    try:
+        spec.loader.exec_module(copy)
+    finally:
+        del sys.modules[spec.name]
+    assert copy.Response is not evener.Response
+    assert copy.Response("x", 201) == evener.Response("x", 201) != copy.Response("y", 201)
+    assert copy.Goto("again", 1) == evener.Goto("again", 1) != copy.Goto("again", 2)
+
+    class Created(evener.Response):
+        __slots__ = ("item",)
+
+    assert Created("x", 201) == evener.Response("x", 201) == Created("x", 201) != Created("x", 202)
 
 
 def test_a_context_for_tests_of_stage_code():

@@ -230,6 +230,18 @@ def test_an_item_that_cannot_travel_fails(begin):
     assert worker.do().extension["place"] == "result[1]"
 
 
+@pytest.mark.parametrize("flags", [0, STREAM])
+@pytest.mark.parametrize("made", ["Response('x')", "Goto('x')"])
+def test_what_answers_by_itself_cannot_be_yielded(begin, flags, made):
+    worker = begin(f"import evener\ndef f(value):\n  yield 1\n  yield evener.{made}\n  print('not reached')\n")
+    worker.send(job(b"null", also=flags))
+    chunks, outcome = answer(worker)
+    assert len(chunks) == bool(flags)
+    assert (outcome.verb, outcome.number, outcome.extension["place"]) == (FAIL, ENCODE, "item[1]")
+    assert outcome.extension["detail"].startswith(f"evener.{made.partition('(')[0]} cannot be yielded; let a function")
+    assert worker.leave()[1:] == ("", "")
+
+
 def test_the_node_that_goes_away_ends_a_stream(begin):
     worker = begin(ENDLESS.format(""))
     worker.send(streamed(b"300000"))

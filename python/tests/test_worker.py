@@ -339,7 +339,7 @@ UNSENDABLE = [
     ("later()", "result", "should not be async"),
     ("__import__('datetime').date.today()", "result", ".isoformat()"),
     ("evener.Abort(400)", "result", "must be raised"),
-    ("[evener.Response()]", "result[0]", "inside another value"),
+    ("[evener.Response()]", "result[0]", "evener.Response inside another value; return it by itself"),
     ("evener.Request()", "result", "a request cannot travel"),
     ("{'k' * 500: {1}}", None, "a set"),
     ("evener.Response({'a': [{1}]})", 'Response.body["a"][0]', "a set"),

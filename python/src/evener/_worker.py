@@ -385,7 +385,8 @@ class Response:
 
     `body`: a str travels as ``text/plain; charset=utf-8``, bytes as ``application/octet-stream``, None as an empty
     body, anything else as JSON; a content-type in `headers` overrides. `status`: 200 to 599. `headers`: a dict or a
-    list of pairs. They are checked when the response is returned.
+    list of pairs. They are checked when the response is returned. Two responses are equal if all three are, each as it
+    was given.
     """
 
     __slots__ = ("body", "headers", "status")
@@ -402,12 +403,21 @@ class Response:
         self.status = status
         self.headers = headers
 
+    def __eq__(self, other: object) -> bool:
+        same: bool = _same_fields(self, other, Response.__slots__)
+        return same
+
+    __hash__ = None  # type: ignore[assignment]
+
     def __repr__(self) -> str:
         return f"<evener.Response {self.status}>"
 
 
 class Goto:
-    """Return it to go on at another place: `target` names a stage or a pipeline, which gets `value`."""
+    """Return it to go on at another place: `target` names a stage or a pipeline, which gets `value`.
+
+    Two of them are equal if both are.
+    """
 
     __slots__ = ("target", "value")
     __evener__ = "goto"
@@ -417,8 +427,21 @@ class Goto:
         self.target = target
         self.value = value
 
+    def __eq__(self, other: object) -> bool:
+        same: bool = _same_fields(self, other, Goto.__slots__)
+        return same
+
+    __hash__ = None  # type: ignore[assignment]
+
     def __repr__(self) -> str:
         return f"<evener.Goto {self.target!r}>"
+
+
+def _same_fields(one: Any, other: object, names: Iterable[str]) -> Any:
+    """Compare two of a kind, of whichever copy of this file each of them is; NotImplemented of anything else."""
+    if getattr(type(other), "__evener__", None) != one.__evener__:
+        return NotImplemented
+    return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
 class StateRefused(Exception):
@@ -1129,7 +1152,7 @@ def _object_fault(value: Any) -> str:
     if marker == "abort":
         return "Abort must be raised, not returned"
     if marker in ("response", "goto"):
-        return f"a {name} inside another value; return it by itself"
+        return f"{name} inside another value; return it by itself"
     if marker == "request":
         return "a request cannot travel; return what the next stage needs of it, such as request.json()"
     if isinstance(value, type):
@@ -3324,11 +3347,11 @@ class _Tasks:
                     await asyncio.sleep(0)
                     rested = time.perf_counter_ns()
                 if streams:
-                    for content, piece in _pieces_of(item, f"item[{count}]"):
+                    for content, piece in _pieces_of(_yielded(item, count), f"item[{count}]"):
                         await self._send_chunk(content, piece, key, hold)
                     count += 1
                 else:
-                    kept.append(item)
+                    kept.append(_yielded(item, len(kept)))
         except BaseException:
             if not self._link.forked:
                 await _close_async(items)
@@ -3419,11 +3442,11 @@ def _drain(link: _Link, items: Generator[Any, Any, Any], word: int, key: bytes, 
             elif time.perf_counter_ns() - link.looked > _LOOK_AFTER:
                 link.heed(key)
             if streams:
-                for content, piece in _pieces_of(item, f"item[{count}]"):
+                for content, piece in _pieces_of(_yielded(item, count), f"item[{count}]"):
                     link.send_chunk(content, piece, key)
                 count += 1
             else:
-                kept.append(item)
+                kept.append(_yielded(item, len(kept)))
     except BaseException:
         if not link.forked:
             _close(items)
@@ -3432,6 +3455,15 @@ def _drain(link: _Link, items: Generator[Any, Any, Any], word: int, key: bytes, 
         if alone:
             link.finish()
     return _Made((_word(_OUTCOME, _NOTHING, _END), 0, b"", b"")) if streams else kept
+
+
+def _yielded(item: Any, number: int) -> Any:
+    """Give an item as it is; raise _Unsendable if it is one that has to be returned."""
+    if getattr(type(item), "__evener__", None) in ("response", "goto"):
+        name = _type_name(type(item))
+        detail = f"{name} cannot be yielded; let a function without `yield` return it, or else return the generator"
+        raise _Unsendable(f"item[{number}]", detail)
+    return item
 
 
 def _pieces_of(item: Any, place: str) -> Iterator[tuple[int, Union[bytes, memoryview]]]:

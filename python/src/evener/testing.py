@@ -49,6 +49,8 @@ _LOOK = 0.1
 _GLANCE = 0.01
 # After its first SIGTERM a node lets what runs finish, after the second it gives that up; then it is killed.
 _FINISH, _GIVE_UP = 2.0, 10.0
+# Functions whose mistakes are their caller's say `__tracebackhide__`: pytest then shows the test, and not this file.
+
 # What a request cannot have: its own value for "no JSON", as None is a value of JSON.
 _NOTHING: Any = object()
 # What a path may hold as it is.
@@ -122,6 +124,7 @@ class Service:
         self._end: weakref.finalize[Any, Any] | None = None
 
     def __enter__(self) -> Self:
+        __tracebackhide__ = True
         return self if self._runs() else self.start()
 
     def __exit__(
@@ -138,6 +141,7 @@ class Service:
         Raises `StartError` if the program is not found, if the file is bad, if a stage's workers do not start, or if it
         all takes too long.
         """
+        __tracebackhide__ = True
         if self._runs():
             raise RuntimeError("the service runs already")
         program = _program()
@@ -180,6 +184,7 @@ class Service:
     @property
     def url(self) -> str:
         """Where it listens, such as ``http://127.0.0.1:43123``."""
+        __tracebackhide__ = True
         return self._address("http")
 
     @property
@@ -196,6 +201,7 @@ class Service:
         What belongs to a request may be logged a moment after its answer. ``^`` and ``$`` match at lines. Raises
         TimeoutError, with the log, if there is no match within `timeout` seconds.
         """
+        __tracebackhide__ = True
         until = time.monotonic() + timeout
         while True:
             found = re.search(pattern, self.log, re.MULTILINE)
@@ -214,6 +220,7 @@ class Service:
         timeout: float = 60.0,
     ) -> Answer:
         """Send a GET request; see `request`."""
+        __tracebackhide__ = True
         return self.request("GET", path, params=params, headers=headers, timeout=timeout)
 
     def post(
@@ -227,6 +234,7 @@ class Service:
         timeout: float = 60.0,
     ) -> Answer:
         """Send a POST request; see `request`."""
+        __tracebackhide__ = True
         return self.request("POST", path, json=json, data=data, params=params, headers=headers, timeout=timeout)
 
     def request(
@@ -248,6 +256,7 @@ class Service:
 
         Raises TimeoutError, or a ConnectionError if there is no whole answer.
         """
+        __tracebackhide__ = True
         body, kind = _body(json, data)
         sent = {"Content-Type": kind} if kind and not _names(headers, "content-type") else {}
         address = urllib.parse.urlsplit(self.url)
@@ -276,12 +285,14 @@ class Service:
         return self._end is not None and self._end.alive
 
     def _address(self, name: str) -> str:
+        __tracebackhide__ = True
         if name not in self._addresses:
             raise RuntimeError("the service does not run: use it in a `with` block, or call start()")
         return self._addresses[name]
 
     def _wait_ready(self, process: subprocess.Popen[bytes]) -> None:
         """Wait for the line `ready`, and take in the addresses that come before it."""
+        __tracebackhide__ = True
         until = time.monotonic() + self._start_timeout
         assert process.stdout is not None
         with selectors.DefaultSelector() as selector:
@@ -358,6 +369,7 @@ def _end(process: subprocess.Popen[bytes], owner: int) -> None:
 
 
 def _program() -> str:
+    __tracebackhide__ = True
     try:
         return binary()
     except ConnectError as error:
@@ -380,15 +392,21 @@ def _environment() -> dict[str, str]:
     return env
 
 
-def _body(json: object, data: bytes | str | None) -> tuple[bytes | None, str]:
+def _body(json: object, data: object) -> tuple[bytes | None, str]:
     """Return the body that is sent, and its content type."""
+    __tracebackhide__ = True
     if json is not _NOTHING:
         if data is not None:
             raise TypeError("a request has `json` or `data`, not both")
         return dumps(json, ensure_ascii=False, allow_nan=False).encode(), "application/json"
     if isinstance(data, str):
         return data.encode(), "text/plain; charset=utf-8"
-    return data, "" if data is None else "application/octet-stream"
+    if data is None:
+        return None, ""
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        kind = type(data).__name__
+        raise TypeError(f"data takes a text or bytes, and this is of type {kind}; what goes as JSON is given as json=")
+    return bytes(data), "application/octet-stream"
 
 
 def _names(headers: Mapping[str, str] | None, name: str) -> bool:
@@ -396,6 +414,7 @@ def _names(headers: Mapping[str, str] | None, name: str) -> bool:
 
 
 def _target(path: str, params: Params | None) -> str:
+    __tracebackhide__ = True
     if not path.startswith("/"):
         raise ValueError(f"a path begins with a slash, unlike {path!r}")
     target = urllib.parse.quote(path, safe=_PLAIN)

@@ -127,12 +127,17 @@ def test_requests_say_what_they_are_told_to(program):
         assert sent("POST", "/", json=None)[2:] == ("application/json", "null")
         assert sent("PUT", "/", data="ä") == ("PUT", "/", "text/plain; charset=utf-8", "ä")
         assert sent("POST", "/", data=b"x")[2] == "application/octet-stream"
+        for given in (bytearray(b"x"), memoryview(b"x")):
+            assert sent("POST", "/", data=given)[2:] == ("application/octet-stream", "x")
         assert sent("POST", "/", json=1, headers={"content-TYPE": "a/b+json"})[2] == "a/b+json"
         assert service.post("/", json=1, params={"a": 1}).json()["path"] == "/?a=1"
         assert service.get("/tea").status == 418
         assert "method" in service.get("/", headers={"A": "b"}).text
         with pytest.raises(TypeError, match="not both"):
             service.post("/", json=1, data="1")
+        for given, kind in (({"a": 1}, "dict"), (5, "int"), ([b"x"], "list"), (iter(b"x"), "bytes_iterator")):
+            with pytest.raises(TypeError, match=f"data takes a text or bytes, .* of type {kind}; .* json="):
+                service.post("/", data=given)
         with pytest.raises(ValueError, match="begins with a slash"):
             service.get("x")
 
@@ -198,6 +203,44 @@ def test_no_program(monkeypatch, tmp_path):
     monkeypatch.setattr(testing, "binary", lambda: str(tmp_path / "evener"))
     with pytest.raises(StartError, match="cannot be started"):
         Service("service.yaml").start()
+
+
+def test_pytest_shows_the_test_and_not_what_it_calls(program, tmp_path):
+    """What is wrong with a service, or with how it is asked, is in the message."""
+    program("listen()\nready()\nserve()")
+    (tmp_path / "test_shown.py").write_text(
+        textwrap.dedent("""
+        import os
+        from evener.testing import Service
+
+        def test_start(monkeypatch, tmp_path):
+            (tmp_path / "evener").write_text("#!/bin/sh\\necho a bad file >&2\\nexit 2\\n")
+            (tmp_path / "evener").chmod(0o755)
+            monkeypatch.setenv("EVENER_BIN", str(tmp_path / "evener"))
+            with Service("service.yaml"):
+                pass
+
+        def test_data():
+            with Service("service.yaml") as service:
+                service.post("/", data={"a": 1})
+
+        def test_path():
+            with Service("service.yaml") as service:
+                service.get("x")
+
+        def test_log():
+            with Service("service.yaml") as service:
+                service.wait_log("never", timeout=0)
+        """)
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir=.", "test_shown.py"]
+    env = {**os.environ, "PYTHONPATH": str(SOURCES)}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=50, check=False)
+    assert "4 failed" in done.stdout
+    assert "exit code 2\nE       a bad file" in done.stdout
+    assert all(said in done.stdout for said in ("takes a text or bytes", "begins with a slash", "nothing in the log"))
+    assert "testing.py" not in done.stdout.replace("test_shown.py", "")
+    assert "test_shown.py:" in done.stdout
 
 
 def test_a_text_is_no_list_of_values():
