@@ -26,6 +26,8 @@ pub(crate) const AT_ONCE: Duration = Duration::from_millis(1);
 pub(crate) const STEPS_AT_ONCE: u64 = 20_000;
 /// Values larger than this get a thread from the start.
 const LARGEST_AT_ONCE: usize = 32 * 1024;
+/// How long after its timeout a program stops by itself.
+const AFTER_TIMEOUT: Duration = Duration::from_secs(2);
 /// The most elements of a list that is taken apart: more jobs than that no request may make.
 const MOST_ELEMENTS: usize = 1_000_000;
 
@@ -130,7 +132,8 @@ impl LocalJob {
         if let Local::Function(function) = &self.local {
             return self.call(function);
         }
-        let until = Instant::now().checked_add(self.timeout);
+        // Core's timer ends a try, and then the program is told; its own clock is there in case that should not come about.
+        let until = Instant::now().checked_add(self.timeout.saturating_add(AFTER_TIMEOUT));
         let limits = Limits { steps: u64::MAX, until, cancel: Some(self.cancelled.clone()), ..Limits::default() };
         self.try_run(&limits).unwrap_or_else(|error| Outcome::Fail(failed(error)))
     }
