@@ -521,3 +521,21 @@ def test_a_pool_that_sizes_itself_keeps_to_its_new_bounds(node):
     reload(started, bounds(2, 3))
     until(lambda: len(started.workers()) == 2, "two workers")
     assert started.get("/").text == "v1"
+
+
+def test_a_stage_that_comes_back_is_as_the_new_file_says(node):
+    """Its workers of before are still up then, for a request that may come to them."""
+    first = '  first: {python: "app:first"}\n'
+    name = '  name: {python: "app:name", env: {NAME: "NUMBER"}}\n'
+    routes = "routes:\n  - {path: /first, pipeline: first}\n"
+    named = "  - {path: /name, pipeline: name}\n"
+    started = node("stages:\n" + first + name.replace("NUMBER", "1") + routes + named, app=APP)
+    connection = started.begin("GET", "/first")
+    started.wait_notes("began")
+    old = started.worker("app:name")
+    reload(started, "stages:\n" + first + routes)
+    assert old.is_alive
+    reload(started, "stages:\n" + first + name.replace("NUMBER", "2") + routes + named)
+    until(lambda: started.get("/name").text == "2" and old not in started.workers(), "the worker of the new file")
+    started.open("go")
+    assert connection.answer().text == "first"

@@ -87,7 +87,11 @@ impl Running {
                 continue;
             };
             let name = new.0.name.clone();
-            let Some(old) = self.service.stages.iter().find(|stage| stage.name == name).cloned() else { continue };
+            let Some(old) = self.service.stages.iter().find(|stage| stage.name == name).cloned() else {
+                // It may have been gone for a while, and workers of before may be up for requests that still come to it.
+                pool.renew = true;
+                continue;
+            };
             let same = made_alike(old, new.0.clone()) && self.service.folder == service.folder;
             pool.renew = !same || changed.contains(&pool.stage);
             if pool.renew {

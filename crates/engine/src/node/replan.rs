@@ -7,7 +7,7 @@ use evener_core::{StageId, Topology};
 
 use super::{Node, Warmup};
 use crate::errand::Assess;
-use crate::local::Local;
+use crate::local::{Local, LocalSeat};
 use crate::roster::{Order, Pool};
 use crate::stamp::Stamp;
 
@@ -62,8 +62,8 @@ impl Node {
     pub(crate) fn retire_locals(&self) {
         let mut state = self.state();
         let now = self.clock.now();
-        let leaving: Vec<_> = state.locals.iter().filter(|(_, seat)| !state.staying.contains(&seat.stage)).collect();
-        let leaving: Vec<_> = leaving.into_iter().map(|(worker, _)| *worker).collect();
+        let leaves = |seat: &LocalSeat| !state.staying.contains(&seat.stage);
+        let leaving: Vec<_> = state.locals.iter().filter(|(_, seat)| leaves(seat)).map(|(worker, _)| *worker).collect();
         for worker in leaving {
             state.dispatcher.retire(now, worker);
         }
