@@ -4,7 +4,6 @@
 //!   out of a [`Mailbox`] in batches, for a thread that waits or for a task that awaits.
 //! - [`Client`] does without a session: one call, its cancellation, the list of workers.
 //! - [`Options`] say where the node is and how to find the token.
-//! - [`worker`] is the other side: a worker in Rust, for stages with `protocol: frames`.
 //!
 //! What this crate never does: it never looks into a function, an input or a value, which are bytes to it; it never calls
 //! anything again that a node has let in (a call that was refused because a queue was full is brought again, and nothing
@@ -43,7 +42,6 @@ mod session;
 mod tls;
 mod token;
 mod work;
-pub mod worker;
 
 pub use address::Address;
 pub use answer::Answer;

@@ -31,7 +31,7 @@ fn main() -> ExitCode {
 async fn serve() -> Result<(), String> {
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let file = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/service.yaml"));
-    let loaded = config::load(file, &|name| std::env::var(name).ok()).map_err(|report| report.to_string())?;
+    let loaded = config::load(file, &|name| std::env::var_os(name)).map_err(|report| report.to_string())?;
     let mut service = loaded.service;
     if let Some(address) = std::env::args().nth(1) {
         service.listen.http = Some(Listener::new(&address)?);

@@ -3,7 +3,7 @@
 
 use std::io;
 
-use evener_sdk::worker::{Job, Made, serve};
+use evener_worker::{Job, Made, serve};
 
 fn main() -> io::Result<()> {
     serve("divide 1.0", divide)

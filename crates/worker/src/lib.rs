@@ -1,10 +1,11 @@
-//! A worker in Rust: a program that a node starts for a stage with `command` and `protocol: frames`.
+//! The worker's side of the worker protocol: for programs that a node starts for a stage with `command` and `protocol: frames`, and for
+//! the workers that the node makes of its own binary.
 //!
 //! [`serve`] speaks the worker protocol (docs/protocol.md) on descriptor 3, one job at a time, until the node ends. What this part
 //! never does: hold jobs ahead, stream, or take batches.
 //!
 //! ```no_run
-//! use evener_sdk::worker::{Job, Made, serve};
+//! use evener_worker::{Job, Made, serve};
 //!
 //! fn main() -> std::io::Result<()> {
 //!     serve("upper 1.0", |job: Job<'_>| match job.text() {
@@ -13,6 +14,8 @@
 //!     })
 //! }
 //! ```
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
