@@ -253,7 +253,7 @@ struct Stage {
     queue: Queue,
     /// How many jobs wait for their key or their weight to be known. They have a place in the queue already, as far as its limit goes.
     assessed: usize,
-    /// When the first of those that wait has waited long enough for others, where a worker takes several as one.
+    /// When the first of those that wait beside an idle worker has waited long enough for others, where one takes several as one.
     batch: Option<(Time, TimerKey<Due>)>,
     size: scale::Size,
     broken: Option<String>,
@@ -293,6 +293,8 @@ pub struct Dispatcher<P, R> {
     functions: BTreeMap<FunctionId, pace::Pace>,
     pools: Pools,
     timers: Timers<Due>,
+    /// Stages whose batches are to be handed out when the present input is over.
+    gathered: Vec<batch::Gathered>,
     actions: Vec<Action<P, R>>,
     draining: bool,
     /// Ends of drains that are still to come.
@@ -320,6 +322,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
             functions: BTreeMap::new(),
             pools: Pools::new(stages),
             timers: Timers::default(),
+            gathered: Vec::new(),
             actions: Vec::new(),
             draining: false,
             drain_ends: 0,
@@ -331,6 +334,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
 
     /// Moves the actions that are due into `into`, behind what is there. To be called after each input.
     pub fn take_actions(&mut self, into: &mut Vec<Action<P, R>>) {
+        self.hand_out_gathered();
         into.append(&mut self.actions);
     }
 
@@ -512,6 +516,9 @@ impl<P: Clone, R> Dispatcher<P, R> {
 
     /// Hands out jobs of a stage for as long as there are jobs and workers for them.
     fn hand_out(&mut self, now: Time, stage: StageId, waited: bool) {
+        if self.topology.stage(stage).batch.is_some() {
+            return self.hand_out_together(now, stage, waited);
+        }
         self.hand_out_what_waits(now, stage, waited);
         self.look_at_wait(now, stage);
     }

@@ -114,6 +114,11 @@ pub enum Failure {
         /// What was found and what is allowed.
         detail: String,
     },
+    /// The node has no room for the result.
+    NoRoom {
+        /// How much there is and how much it may be.
+        detail: String,
+    },
     /// The function stopped because its job was cancelled.
     Cancelled,
     /// The worker ran out of memory; it counts as lost, with this job.

@@ -22,13 +22,15 @@ pub enum OnCancel {
     Kill,
 }
 
-/// When a worker that takes several jobs as one is handed them: when what waits fills it, or one of those that wait has waited long
-/// enough. It is full with a job for each of its slots, or, where jobs have weights, with jobs that weigh as much together as it has
-/// slots, or so much that the next does not fit.
+/// When a worker that takes several jobs as one is handed them: at once when it is idle, with as many of those that wait as fill it. Jobs
+/// gather while all workers are busy. It is full with a job for each of its slots, or, where jobs have weights, with jobs that weigh as
+/// much together as it has slots, or so much that the next does not fit. A job that has lost a try fills it alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Batch {
-    /// How long a job may wait for others.
+    /// How long jobs may gather while all workers are busy, before a pool that sizes itself takes that for waiting.
     pub wait: Duration,
+    /// How long a job may wait for others beside an idle worker that it does not fill.
+    pub idle: Duration,
     /// Whether jobs have weights. Which weight a job has, its owner is asked as it comes in. Each weighs 1 at least, and at most what a
     /// batch may weigh: so one that is heavier goes alone.
     pub weighed: bool,
@@ -123,13 +125,21 @@ impl StageRules {
         self.affinity || self.batch.is_some_and(|batch| batch.weighed)
     }
 
-    /// How much of a batch a job of that weight takes up. The highest weight stands for all that is more, and so takes up all.
-    pub(crate) fn share(&self, weight: u16) -> u32 {
+    /// How much of a batch a job of that weight takes up. The highest weight stands for all that is more, and so takes up all. So does a
+    /// job that has lost a try: whatever took that from it and from its neighbours meets one of them alone the next time, so that what
+    /// one does costs no other more than a single try.
+    pub(crate) fn share(&self, weight: u16, tries: u32) -> u32 {
         match self.batch {
+            Some(_) if tries > 0 => self.slots,
             Some(Batch { weighed: true, .. }) if weight == u16::MAX => self.slots,
             Some(Batch { weighed: true, .. }) => u32::from(weight).clamp(1, self.slots.max(1)),
             Some(_) | None => 1,
         }
+    }
+
+    /// How long jobs may wait before a pool that sizes itself grows for them.
+    pub(crate) fn grow_wait(&self, scale: Scale) -> Duration {
+        self.batch.map_or(scale.wait, |batch| scale.wait.max(batch.wait))
     }
 
     /// How long to wait before retry number `retry` (the first is 1).

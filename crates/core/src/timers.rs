@@ -2,17 +2,18 @@
 //!
 //! A hierarchical timing wheel (Varghese and Lauck, "Hashed and Hierarchical Timing Wheels", 1987): setting and clearing a
 //! timer take constant time however many there are. Levels of 64 slots, each level 64 times coarser than the one below; the
-//! lowest ticks every millisecond. A timer fires at the first tick at or after its time: up to 1 ms late, never early.
+//! lowest ticks 20 times in a millisecond. A timer fires at the first tick at or after its time: up to 50 us late, never early.
 
 use crate::slab::{Key, Slab};
 use crate::time::Time;
 
 const SLOT_BITS: u32 = 6;
 const SLOTS: usize = 1 << SLOT_BITS;
-/// Ten levels of six bits span 2^60 ms.
+/// Ten levels of six bits span 2^60 ticks.
 const LEVELS: usize = 10;
-const TICK_NANOS: u64 = 1_000_000;
-/// Later than this counts as this: some 36 million years.
+/// A twentieth of the least unit of a duration, so that one millisecond is one, and not two.
+const TICK_NANOS: u64 = 50_000;
+/// Later than this counts as this: some 1.8 million years. ([`Time`] ends long before.)
 const LAST_TICK: u64 = (1 << 60) - 1;
 
 /// Names one timer that is set.
@@ -160,6 +161,8 @@ mod tests {
 
     use super::*;
 
+    const TICK_MICROS: u64 = TICK_NANOS / 1000;
+
     fn at(micros: u64) -> Time {
         Time::from_nanos(micros * 1000)
     }
@@ -167,9 +170,9 @@ mod tests {
     #[test]
     fn a_timer_fires_once_and_never_early() {
         let mut timers = Timers::default();
-        timers.set(at(1500), 'a');
-        assert_eq!(timers.pop(at(1999)), None);
-        assert_eq!(timers.pop(at(2000)), Some('a'));
+        timers.set(at(1510), 'a');
+        assert_eq!(timers.pop(at(1549)), None);
+        assert_eq!(timers.pop(at(1550)), Some('a'));
         assert_eq!(timers.pop(at(9000)), None);
     }
 
@@ -189,7 +192,7 @@ mod tests {
             let mut model: Vec<(u64, usize, TimerKey<usize>)> = Vec::new();
             let mut now = 0;
             for (number, (ahead, advance, clear)) in steps.into_iter().enumerate() {
-                let due = (now + ahead).div_ceil(1000).max(now / 1000 + 1);
+                let due = (now + ahead).div_ceil(TICK_MICROS).max(now / TICK_MICROS + 1);
                 model.push((due, number, timers.set(at(now + ahead), number)));
                 if clear && model.len() > 2 {
                     let (_, _, key) = model.swap_remove(number % model.len());
@@ -199,7 +202,7 @@ mod tests {
                 now += advance * advance / 1000;
                 let promised = timers.next();
                 let mut fired: Vec<usize> = std::iter::from_fn(|| timers.pop(at(now))).collect();
-                let tick = now / 1000;
+                let tick = now / TICK_MICROS;
                 let due_now = |due: u64| due <= tick;
                 let mut expected: Vec<usize> = model.iter().filter(|(due, ..)| due_now(*due)).map(|(_, n, _)| *n).collect();
                 model.retain(|(due, ..)| !due_now(*due));

@@ -26,7 +26,7 @@ pub(crate) fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Check {
     if holds { Ok(()) } else { Err(otherwise()) }
 }
 
-const TICK: u64 = 1_000_000;
+const TICK: u64 = 50_000;
 
 /// Whether what was to happen at `due` has to have happened once the clock's owner has said that it is `now`. Timers
 /// fire at the first tick at or after their time; one more tick is granted to those that were set for a time that had

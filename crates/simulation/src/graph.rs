@@ -32,7 +32,7 @@ fn gather(_: &Topology, parts: &[Part<'_, u64>], _: bool) -> Result<u64, String>
     trail::gathered(&parts).ok_or_else(|| "one of them is a single value".to_owned())
 }
 
-const TICK: u64 = 1_000_000;
+const TICK: u64 = 50_000;
 
 /// The tick at which something that is due then happens.
 fn due_tick(at: Time) -> u64 {

@@ -186,6 +186,7 @@ fn failure(rng: &mut Rng) -> Failure {
         2 => Failure::Encode { detail },
         3 => Failure::TooLarge { detail },
         4 => Failure::Cancelled,
+        5 => Failure::NoRoom { detail },
         _ => Failure::Error { name: "ValueError".to_owned(), message: String::new(), traceback: String::new() },
     }
 }

@@ -37,6 +37,11 @@ impl<P: Clone, R> Dispatcher<P, R> {
         self.actions.push(Action::Assess { job: key, stage, request, from_client, payload });
     }
 
+    /// Whether the key or the weight of a job is still wanted.
+    pub fn is_assessed(&self, key: JobKey) -> bool {
+        self.jobs.get(key).is_some_and(|job| job.place == Place::Assessed)
+    }
+
     /// The key and the weight of a job are known, or it is known why there are none. Does nothing if nobody waits for the job any
     /// more.
     pub fn assessed(&mut self, now: Time, key: JobKey, assessment: Result<Assessment, Failure>) {

@@ -1,5 +1,7 @@
 //! What becomes of a job: on to the next stage, tried again, or given up.
 
+use std::time::Duration;
+
 use super::way::Load;
 use super::{Action, Dispatcher, fallback_or};
 use crate::gather::{Cursor, Work};
@@ -20,6 +22,14 @@ enum Mishap {
     Lost,
     Timeout,
     Error,
+}
+
+/// How long a client waits before it comes again to a node that was full.
+const ROOM_AGAIN: Duration = Duration::from_secs(1);
+
+/// The node has no room for what a job came to. To do it again would fill the node again: so the client is told.
+pub(super) fn no_room(detail: String) -> Problem {
+    Problem::new(Code::MemoryFull, detail).retry_after(ROOM_AGAIN)
 }
 
 impl<P: Clone, R> Dispatcher<P, R> {
@@ -183,6 +193,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
             Failure::Encode { detail } => Problem::new(Code::ResultNotEncodable, format!("{name}: {detail}")),
             Failure::Filter { detail } => Problem::new(Code::FilterFailed, format!("{name}: {detail}")),
             Failure::TooLarge { detail } => Problem::new(Code::ResultTooLarge, format!("{name}: {detail}")),
+            Failure::NoRoom { detail } => no_room(format!("{name} came to a result: {detail}")),
             Failure::Cancelled => {
                 let detail = format!("{name} stopped as if it had been cancelled, but it had not");
                 Problem::new(Code::FunctionFailed, detail)

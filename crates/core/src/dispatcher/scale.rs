@@ -39,7 +39,7 @@ impl<P: Clone, R> Dispatcher<P, R> {
         if wanted >= scale.max {
             return;
         }
-        let due = first.entered + scale.wait;
+        let due = first.entered + self.topology.stage(stage).grow_wait(scale);
         if due > now {
             // The first need not have come first: it may have waited for its key, or for another try.
             if state.size.grow.is_none_or(|(set_for, _)| set_for > due) {

@@ -34,6 +34,30 @@ impl<P: Clone, R> Dispatcher<P, R> {
         true
     }
 
+    /// A worker brings a piece of the answer that the node has no room for: the stream ends there. False if it may not bring one.
+    pub fn chunk_without_room(
+        &mut self,
+        now: Time,
+        worker: crate::WorkerKey,
+        job: JobKey,
+        attempt: u32,
+        detail: String,
+    ) -> bool {
+        let flight = Flight { job, attempt };
+        let holder = self.pools.holder(worker, flight).and_then(|slot| self.pools.get(slot));
+        let request = match holder.map(|holder| holder.state) {
+            Some(State::Told(held, _)) => return held == flight,
+            Some(State::Busy(held, _)) if held == flight => {
+                self.jobs.get(job).filter(|job| self.may_stream(job)).map(|job| job.request)
+            }
+            _ => None,
+        };
+        let Some(request) = request else { return false };
+        let problem = self.placed(job, super::fate::no_room(detail));
+        self.finish_now(now, request, Err(problem));
+        true
+    }
+
     /// The client took so many bytes of the chunks of its answer.
     pub fn consumed(&mut self, request: RequestKey, bytes: u64) {
         let Some(Work::Job(key)) = self.requests.get(request).map(|waiting| waiting.request.work) else { return };

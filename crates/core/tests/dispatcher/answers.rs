@@ -75,6 +75,7 @@ fn every_other_failure_has_its_code() {
     let cases = [
         (Failure::Encode { detail: detail() }, "r1 = 500 result-not-encodable"),
         (Failure::TooLarge { detail: detail() }, "r1 = 500 result-too-large"),
+        (Failure::NoRoom { detail: detail() }, "r1 = 429 memory-full"),
         (Failure::Cancelled, "r1 = 500 function-failed"),
     ];
     for (failure, answer) in cases {

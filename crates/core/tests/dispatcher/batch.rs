@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use evener_core::{Batch, Failure, OnCancel, Outcome, StageRules};
+use evener_core::{
+    Batch, Failure, FallbackOn, OnCancel, OnFailure, Outcome, Over, Path, Scale, Scatter, StageId, StageRules, Step,
+};
 
 use crate::double::{Double, stage};
 
-/// One worker that takes up to three jobs at once, each of which waits up to 50 ms for others.
+/// One worker that takes up to three jobs at once. While it is idle each of them waits up to 50 ms for others.
 fn batches() -> Double {
-    let batch = Some(Batch { wait: Duration::from_millis(50), weighed: false });
+    let batch = Some(Batch { wait: Duration::ZERO, idle: Duration::from_millis(50), weighed: false });
     let rules = StageRules { slots: 3, batch, on_cancel: OnCancel::Kill, ..stage("a") };
     let mut double = Double::new(vec![rules]);
     double.arrive(0);
@@ -87,17 +89,128 @@ fn a_cancelled_item_only_leaves_its_batch() {
 }
 
 #[test]
-fn a_batch_that_dies_is_tried_again() {
+fn after_a_death_each_job_of_the_batch_is_tried_alone() {
     let mut double = batches();
-    double.submit("a", "x");
-    double.submit("a", "y");
-    double.wait(51);
-    double.expect(["a.0 runs r1.1 try 1: x, and", "a.0 gets r2.1 try 1: y"]);
-    double.lose("a.0");
-    assert_eq!(double.retried.len(), 2);
-    double.arrive(0);
-    assert_eq!(double.seen().len(), 2, "they have waited long enough: {:?}", double.seen());
+    for value in ["x", "y", "z"] {
+        double.submit("a", value);
+    }
     double.clear();
+    double.lose("a.0");
+    assert_eq!(double.retried.len(), 3);
+    double.submit("a", "w");
+    double.arrive(0);
+    double.expect(["a.1 runs r3.1 try 2: z"]);
+    double.next("a.1", "Z");
+    double.expect(["r3 = value Z", "a.1 runs r2.1 try 2: y"]);
+    // It is the one: the others lose nothing more by it.
+    double.lose("a.1");
+    double.expect([]);
+    double.arrive(0);
+    double.expect(["a.2 runs r1.1 try 2: x"]);
+    double.next("a.2", "X");
+    double.expect(["r1 = value X"]);
+    // The one that came later waits for others, and takes none of those with it that lost a try.
+    double.wait(51);
+    double.expect(["a.2 runs r4.1 try 1: w"]);
+    double.wait(51);
+    double.next("a.2", "W");
+    double.expect(["r4 = value W", "a.2 runs r2.1 try 3: y"]);
+    double.lose("a.2");
+    double.expect(["r2 = 502 worker-died"]);
+}
+
+#[test]
+fn what_hangs_and_what_raises_is_found_out_as_well() {
+    for hangs in [true, false] {
+        let batch = Some(Batch { wait: Duration::ZERO, idle: Duration::from_millis(50), weighed: false });
+        let retry_on = evener_core::RetryOn { lost: true, timeout: true, error: true };
+        let mut double = Double::new(vec![StageRules { slots: 2, batch, retry_on, retries: 1, ..stage("a") }]);
+        double.arrive(0);
+        double.arrive(0);
+        double.submit("a", "x");
+        double.submit("a", "y");
+        double.expect(["a.1 runs r1.1 try 1: x, and", "a.1 gets r2.1 try 1: y"]);
+        if hangs {
+            double.wait(60_001);
+            double.expect(["a.1 is told", "a.1 is told of r2.1"]);
+        } else {
+            for held in double.hands("a.1") {
+                assert!(double.bring(held, Outcome::Fail(crate::double::raised("ValueError"))));
+            }
+        }
+        double.wait(101);
+        assert!(double.seen().iter().all(|line| line.ends_with("x") || line.ends_with("y")), "{:?}", double.seen());
+        assert!(!double.seen().is_empty());
+        double.clear();
+    }
+}
+
+/// One worker that takes up to three jobs at once, and never waits for more.
+fn at_once() -> Double {
+    let batch = Some(Batch { wait: Duration::from_secs(10), idle: Duration::ZERO, weighed: false });
+    let mut double = Double::new(vec![StageRules { slots: 3, batch, ..stage("a") }]);
+    double.arrive(0);
+    double
+}
+
+#[test]
+fn an_idle_worker_waits_for_nobody() {
+    let mut double = at_once();
+    double.submit("a", "x");
+    double.expect(["a.0 runs r1.1 try 1: x"]);
+    for value in ["1", "2"] {
+        double.submit("a", value);
+        double.expect([]);
+    }
+    // They have gathered, and go as soon as there is a worker, however long that took.
+    double.arrive(0);
+    double.expect(["a.1 runs r2.1 try 1: 1, and", "a.1 gets r3.1 try 1: 2"]);
+    for value in ["3", "4", "5", "6"] {
+        double.submit("a", value);
+        double.expect([]);
+    }
+    double.next("a.0", "X");
+    double.expect([
+        "r1 = value X",
+        "a.0 runs r4.1 try 1: 3, and",
+        "a.0 gets r5.1 try 1: 4, and",
+        "a.0 gets r6.1 try 1: 5",
+    ]);
+}
+
+#[test]
+fn what_comes_together_goes_together() {
+    let batch = Some(Batch { wait: Duration::ZERO, idle: Duration::ZERO, weighed: false });
+    let rules = StageRules { slots: 3, batch, ..stage("a") };
+    let named = (0..4).map(|at| (format!("b{at}"), Path::Stage(StageId(0)))).collect();
+    let scatter = Scatter {
+        over: Over::Branches(named),
+        timeout: None,
+        on_failure: OnFailure::Fail,
+        fallback: None,
+        fallback_on: FallbackOn::default(),
+    };
+    let steps = vec![Step::Scatter(Box::new(scatter))];
+    let mut double = Double::with(vec![rules], vec![("all".to_owned(), steps)], 64);
+    double.arrive(0);
+    double.submit("all", "x");
+    double.expect(["a.0 runs r1.1 try 1: x, and", "a.0 gets r1.2 try 1: x, and", "a.0 gets r1.3 try 1: x"]);
+}
+
+#[test]
+fn gathering_for_a_batch_is_no_reason_to_grow() {
+    let millis = Duration::from_millis;
+    let batch = Some(Batch { wait: millis(500), idle: Duration::ZERO, weighed: false });
+    let scale = Some(Scale { min: 1, max: 2, wait: millis(100), idle: Duration::from_secs(30) });
+    let mut double = Double::new(vec![StageRules { slots: 3, batch, scale, ..stage("a") }]);
+    double.arrive(0);
+    double.submit("a", "x");
+    double.expect(["a.0 runs r1.1 try 1: x"]);
+    double.submit("a", "y");
+    double.wait(499);
+    double.expect([]);
+    double.wait(2);
+    double.expect(["one more for a"]);
 }
 
 #[test]
@@ -116,7 +229,7 @@ fn one_that_is_cancelled_while_it_waits_makes_nobody_wait_longer() {
 
 /// The same with weights, and up to ten together.
 fn weighed() -> Double {
-    let batch = Some(Batch { wait: Duration::from_millis(50), weighed: true });
+    let batch = Some(Batch { wait: Duration::ZERO, idle: Duration::from_millis(50), weighed: true });
     let mut double = Double::new(vec![StageRules { slots: 10, batch, ..stage("a") }]);
     double.arrive(0);
     double

@@ -172,11 +172,11 @@ impl Double {
     }
 
     fn record(&mut self) {
-        if let Err(wrong) = self.core.verify() {
-            panic!("the dispatcher contradicts itself: {wrong}; it put out {:#?}", self.seen);
-        }
         let mut actions = Vec::new();
         self.core.take_actions(&mut actions);
+        if let Err(wrong) = self.core.verify() {
+            panic!("the dispatcher contradicts itself: {wrong}; it put out {:#?} and {actions:#?}", self.seen);
+        }
         for action in actions {
             let line = self.describe(action);
             self.seen.extend(line);

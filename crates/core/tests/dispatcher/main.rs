@@ -14,6 +14,7 @@ mod drain;
 mod fairness;
 mod fence;
 mod path;
+mod poison;
 mod priority;
 mod random;
 mod recover;

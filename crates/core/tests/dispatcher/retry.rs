@@ -209,6 +209,7 @@ fn what_the_function_decided_is_never_retried() {
         (Failure::Decode { detail: String::new() }, "r1 = 400 bad-body"),
         (Failure::Encode { detail: String::new() }, "r1 = 500 result-not-encodable"),
         (Failure::TooLarge { detail: String::new() }, "r1 = 500 result-too-large"),
+        (Failure::NoRoom { detail: String::new() }, "r1 = 429 memory-full"),
     ];
     for (failure, answer) in failures {
         let mut double = one(retrying(true, true), 2);

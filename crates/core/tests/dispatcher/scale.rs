@@ -232,7 +232,7 @@ fn a_worker_that_takes_the_place_of_another_is_none_more() {
 
 #[test]
 fn nobody_leaves_while_jobs_wait_for_others_of_their_batch() {
-    let batch = Some(Batch { wait: Duration::from_secs(30), weighed: false });
+    let batch = Some(Batch { wait: Duration::ZERO, idle: Duration::from_secs(30), weighed: false });
     let mut double = Double::new(vec![StageRules { slots: 2, batch, ..scaled(1, 3) }]);
     double.arrive(0);
     double.arrive(0);

@@ -114,7 +114,8 @@ impl World {
     fn new(pipelines: Vec<Vec<Step>>, slots: [(u32, bool); STAGES as usize]) -> World {
         let rules = |number: u32| {
             let (slots, batched) = slots.get(number as usize).copied().unwrap_or((1, false));
-            let batch = batched.then_some(Batch { wait: Duration::from_millis(20), weighed: false });
+            let idle = Duration::from_millis(20 * u64::from(number % 2));
+            let batch = batched.then_some(Batch { wait: Duration::ZERO, idle, weighed: false });
             let timeout = Duration::from_secs(2);
             StageRules { hidden: number == STAGES, slots, batch, timeout, ..StageRules::named(format!("s{number}")) }
         };
@@ -189,11 +190,11 @@ impl World {
     }
 
     fn look(&mut self) {
+        let mut actions = Vec::new();
+        self.core.take_actions(&mut actions);
         if let Err(wrong) = self.core.verify() {
             panic!("the dispatcher contradicts itself: {wrong}");
         }
-        let mut actions = Vec::new();
-        self.core.take_actions(&mut actions);
         for action in actions {
             match action {
                 Action::Run { worker, job, attempt, .. } => {

@@ -385,6 +385,7 @@ impl Checker {
                 Failure::Encode { .. } => Err(Due::Problem(Code::ResultNotEncodable)),
                 Failure::Filter { .. } => Err(Due::Problem(Code::FilterFailed)),
                 Failure::TooLarge { .. } => Err(Due::Problem(Code::ResultTooLarge)),
+                Failure::NoRoom { .. } => Err(Due::Problem(Code::MemoryFull)),
                 Failure::Cancelled => Err(Due::Problem(Code::FunctionFailed)),
             },
         };

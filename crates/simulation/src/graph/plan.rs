@@ -93,7 +93,7 @@ fn up_to(rng: &mut Rng, most: u64) -> Duration {
 
 fn rules(rng: &mut Rng, plan: &Plan, name: String, hidden: bool) -> StageRules {
     let slots = [1, 1, rng.u32(2..5)][rng.usize(0..3)];
-    let batch = (slots > 1 && rng.bool()).then(|| Batch { wait: up_to(rng, 40), weighed: rng.u8(0..3) == 0 });
+    let batch = (slots > 1 && rng.bool()).then(|| a_batch(rng, 40));
     let min = rng.u32(1..3);
     let scale = Scale { min, max: min + rng.u32(0..3), wait: up_to(rng, 40), idle: up_to(rng, 400) };
     let rules = StageRules {
@@ -125,12 +125,18 @@ fn rules(rng: &mut Rng, plan: &Plan, name: String, hidden: bool) -> StageRules {
             timeout: Duration::from_millis(20) + up_to(rng, 80),
             retry_on: RetryOn { timeout: false, ..rules.retry_on },
             slots: rng.u32(2..6),
-            batch: Some(Batch { wait: up_to(rng, 10), weighed: false }),
+            batch: Some(Batch { weighed: false, ..a_batch(rng, 10) }),
             affinity: false,
             ..rules
         },
         false => rules,
     }
+}
+
+/// Idle workers wait for more, or they do not.
+fn a_batch(rng: &mut Rng, most: u64) -> Batch {
+    let idle = [Duration::ZERO, up_to(rng, most)][rng.usize(0..2)];
+    Batch { wait: up_to(rng, most), idle, weighed: rng.u8(0..3) == 0 }
 }
 
 /// A name that a stage may declare, whether there is something of that name or not.

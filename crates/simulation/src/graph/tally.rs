@@ -63,6 +63,10 @@ happenings! {
     FullBatch,
     /// A batch went out since it had waited long enough.
     SmallBatch,
+    /// A batch was not full, and went out since no worker waits for more.
+    BatchAtOnce,
+    /// A job that had lost a try went alone.
+    Alone,
     /// A job went alone, since the next did not fit into its batch.
     LightBatch,
     /// A job of a key went to one of several workers that were free.

@@ -11,10 +11,10 @@ use evener_core::{
 };
 use fastrand::Rng;
 
-use super::PAYLOADS;
 use super::checker::Checker;
 use super::plan::{self, Plan};
 use super::tally::Happening;
+use super::{PAYLOADS, TICK};
 use crate::checker::{Check, ensure};
 use crate::machine::{Core, Machine};
 use crate::plan::{happens, span};
@@ -193,7 +193,7 @@ impl<M: Machine> World<M> {
             self.note(|_| "the clock leaps".to_owned());
         }
         // Never at the very moment of a tick, or it would be a matter of rounding what is due.
-        if self.now.as_nanos().is_multiple_of(1_000_000) {
+        if self.now.as_nanos().is_multiple_of(TICK) {
             self.now = self.now + Duration::from_nanos(1);
         }
     }

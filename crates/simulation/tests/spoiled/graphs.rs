@@ -218,7 +218,7 @@ fn a_batch_that_is_cut() {
 fn a_batch_that_goes_out_too_early() {
     rule_is_seen(&["goes out before its time"], |rules| {
         if let Some(batch) = &mut rules.batch {
-            batch.wait = Duration::ZERO;
+            batch.idle = Duration::ZERO;
         }
     });
 }
@@ -227,7 +227,7 @@ fn a_batch_that_goes_out_too_early() {
 fn a_batch_that_goes_out_too_late() {
     rule_is_seen(&["has waited too long for others of its batch"], |rules| {
         if let Some(batch) = &mut rules.batch {
-            batch.wait += Duration::from_millis(50);
+            batch.idle += Duration::from_millis(50);
         }
     });
 }

@@ -37,6 +37,11 @@ impl Checker {
                 let member = self.crew.get_mut(worker).ok_or("a worker is told that is gone")?;
                 let at = member.find(*job, *attempt).ok_or("a worker is told of what it does not hold")?;
                 let hold = &mut member.holds[at];
+                if hold.awaited && !self.strict && self.fallen.keys().any(|fallen| fallen.0 == hold.of.0) {
+                    // Others of its request have ended in this step: had it met them in another order, it would have ended with them.
+                    self.blurred = true;
+                    return Ok(());
+                }
                 ensure(!hold.awaited, || format!("worker {worker:?} is told, and somebody waits for {:?}", hold.of))?;
                 ensure(!std::mem::replace(&mut hold.told, true), || format!("worker {worker:?} is told twice"))
             }
@@ -214,9 +219,13 @@ impl Checker {
         ensure(told == made.problem, || format!("{name:?} is told of {told:?}, not of {:?}", made.problem))
     }
 
-    /// How much of a batch a job takes up: one of the places, or its weight, but no more than all.
+    /// How much of a batch a job takes up: one of the places, or its weight, but no more than all. All of it, if it has lost a try: it
+    /// may be the one that cost its neighbours theirs.
     fn share(&self, job: &Job) -> u32 {
         let rules = self.rules(job.stage);
+        if job.tries > 0 {
+            return rules.slots;
+        }
         let weight = if rules.batch.is_some_and(|batch| batch.weighed) { job.weight.max(1) } else { 1 };
         weight.min(rules.slots)
     }
@@ -226,30 +235,37 @@ impl Checker {
         self.book.line(stage).map(|(_, job)| u64::from(self.share(job))).sum()
     }
 
-    /// A batch is what fills it, or all that wait, of which one has waited long enough. `name`: the job that goes into it.
+    /// A batch is what fills it, or all that wait; where idle workers wait for more, one of them has waited long enough. `name`: the job
+    /// that goes into it.
     fn fits_batch(&mut self, now: Time, worker: WorkerKey, name: JobName, rules: Batch, more: bool) -> Check {
         let Some((member, job)) = self.crew.get(&worker).zip(self.book.get(name)) else { return Ok(()) };
         let (stage, most, begins) = (job.stage, self.rules(job.stage).slots, !member.more);
         let weight = self.share(job) + if begins { 0 } else { member.weight };
         ensure(weight <= most, || format!("{weight} of a batch is too much: {most} is the most"))?;
         let waiting = self.weight_in_line(stage);
-        let waited = self.book.line(stage).any(|(_, job)| job.entered + rules.wait <= now);
+        let waited = self.book.line(stage).any(|(_, job)| job.entered + rules.idle <= now);
         ensure(!begins || !self.strict || waiting >= u64::from(most) || waited, || {
             format!("a batch of {waiting} of {most} goes out before its time")
         })?;
         let room = most - weight;
         let others = || self.book.line(stage).filter(|(other, _)| *other != name);
         let none_fits = !others().any(|(_, job)| self.share(job) <= room);
-        // Those that came in this very step may have come too late for this batch.
-        let fits = |job: &Job| job.joined < self.book.step && self.share(job) <= room;
-        let all_fit = others().next().is_some() && others().all(|(_, job)| fits(job));
+        // Whatever came in this very step came before the batch went out.
+        let all_fit = others().next().is_some() && others().all(|(_, job)| self.share(job) <= room);
         ensure(!(self.strict && more && none_fits), || {
             format!("nothing fits into {room}, and more of the batch: true")
         })?;
         ensure(!self.strict || more || !all_fit, || format!("all fits into {room}, and more of the batch: false"))?;
         if begins {
             let full = waiting >= u64::from(most);
-            self.tally.count(if full { Happening::FullBatch } else { Happening::SmallBatch });
+            self.tally.count(match full {
+                true => Happening::FullBatch,
+                false if rules.idle.is_zero() => Happening::BatchAtOnce,
+                false => Happening::SmallBatch,
+            });
+            if self.book.get(name).is_some_and(|job| job.tries > 0) {
+                self.tally.count(Happening::Alone);
+            }
             if rules.weighed && full && !more && weight < most {
                 self.tally.count(Happening::LightBatch);
             }

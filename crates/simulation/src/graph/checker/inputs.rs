@@ -383,6 +383,7 @@ fn code_of_failure(failure: &Failure, from_client: bool) -> Code {
         Failure::Encode { .. } => Code::ResultNotEncodable,
         Failure::Filter { .. } => Code::FilterFailed,
         Failure::TooLarge { .. } => Code::ResultTooLarge,
+        Failure::NoRoom { .. } => Code::MemoryFull,
         Failure::Command { .. } => Code::CommandFailed,
         Failure::Error { .. } | Failure::Cancelled => Code::FunctionFailed,
         Failure::OutOfMemory { .. } => Code::WorkerDied,

@@ -57,7 +57,10 @@ impl Checker {
             ensure(weight < most as u64, || {
                 format!("{waiting} jobs of {weight} wait for the {most} slots of {worker:?}, which is free")
             })?;
-            let late = |job: &Job| self.time_passed && fired(job.entered + batch.wait, now);
+            let late = |job: &Job| self.time_passed && fired(job.entered + batch.idle, now);
+            ensure(!batch.idle.is_zero(), || {
+                format!("{waiting} jobs wait though {worker:?} is free, which waits for no more")
+            })?;
             let waits = self.book.line(member.stage).find(|(_, job)| late(job));
             ensure(waits.is_none(), || {
                 format!("{:?} has waited too long for others of its batch", waits.map(|(name, _)| name))

@@ -1,5 +1,9 @@
 //! How large pools are that size themselves.
 
+use std::time::Duration;
+
+use evener_core::Scale;
+
 use super::*;
 use crate::checker::{Check, ensure};
 
@@ -70,6 +74,12 @@ impl Checker {
         Some(least + self.sizes.get(&stage).map_or(0, |size| size.more))
     }
 
+    /// How long a job waits before its pool grows: where it may gather with others for a batch, at least as long as that.
+    fn patience(&self, stage: StageId, scale: Scale) -> Duration {
+        let gathers = self.rules(stage).batch.map(|batch| batch.wait).unwrap_or_default();
+        gathers.max(scale.wait)
+    }
+
     /// One more worker is asked for.
     pub(super) fn grows(&mut self, now: Time, stage: StageId) -> Check {
         let scale = self.rules(stage).scale.ok_or("a pool grows that has its size")?;
@@ -77,7 +87,7 @@ impl Checker {
         ensure(wanted < scale.max, || format!("a pool grows beyond its {} workers", scale.max))?;
         let (up, doomed) = self.up(stage);
         ensure(up + doomed >= wanted, || "a pool grows before the last worker is up".to_owned())?;
-        let waited = |job: &Job| job.entered + scale.wait <= now;
+        let waited = |job: &Job| job.entered + self.patience(stage, scale) <= now;
         let mut members = self.crew.values().filter(|member| member.stage == stage);
         ensure(!self.strict || !members.any(Member::is_free), || "a pool grows, and a worker is free".to_owned())?;
         // Who waited may have been handed to a worker, or dropped, in the same step.
@@ -124,7 +134,7 @@ impl Checker {
             let wanted = self.wanted(stage).unwrap_or_default();
             let waits = self.book.line(stage).filter(|_| self.time_passed).map(|(_, job)| job.entered);
             // Of which flow the first is cannot be known; but all have waited.
-            let all_waited = waits.max().is_some_and(|youngest| fired(youngest + scale.wait, now));
+            let all_waited = waits.max().is_some_and(|youngest| fired(youngest + self.patience(stage, scale), now));
             ensure(!all_waited || wanted >= scale.max || self.up(stage).0 < wanted, || {
                 format!("the pool of stage {} should have grown to more than {wanted}", stage.0)
             })?;

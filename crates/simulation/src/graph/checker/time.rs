@@ -2,6 +2,7 @@
 
 use evener_core::Code;
 
+use super::super::TICK;
 use super::*;
 use crate::record::Mishap;
 
@@ -90,5 +91,5 @@ impl Checker {
 
 /// The tick that it is.
 fn due_tick_of(now: Time) -> u64 {
-    now.as_nanos() / 1_000_000
+    now.as_nanos() / TICK
 }
