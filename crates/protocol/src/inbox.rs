@@ -9,7 +9,7 @@ use evener_core::{JobKey, Outcome};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use self::outcome::{too_large, whole};
+use self::outcome::{no_room, too_large, whole};
 use crate::VERSION;
 use crate::content::Value;
 use crate::frame::{HEADER, Header, Kind, MORE, ProtocolError};
@@ -111,6 +111,8 @@ struct Partial {
     payload: Vec<u8>,
     /// Bytes that came, kept or not.
     size: u64,
+    /// Whether it is not kept, for want of room.
+    dropped: bool,
     /// Of the frame that is being read: bytes that go straight to the end of the payload, and whether another frame follows.
     direct: Option<(usize, bool)>,
 }
@@ -122,7 +124,7 @@ impl Partial {
         // It is only a word of a worker, and memory is taken as it comes; but not for more than is kept.
         let room = usize::try_from(size.min(largest).min(MOST_ANNOUNCED)).unwrap_or(0);
         let payload = Vec::with_capacity(room);
-        Ok(Partial { head, extension: extension.to_vec(), payload, size: 0, direct: None })
+        Ok(Partial { head, extension: extension.to_vec(), payload, size: 0, dropped: false, direct: None })
     }
 }
 
@@ -169,6 +171,21 @@ impl Inbox {
             return;
         }
         self.end = (self.end + count).min(self.buffer.len());
+    }
+
+    /// How many bytes it keeps of a result or a chunk that is not whole yet.
+    pub fn held(&self) -> u64 {
+        self.partial.as_ref().map_or(0, |partial| partial.payload.len() as u64)
+    }
+
+    /// Keeps no more of the result that is not whole yet, for want of room: its job fails. A chunk is kept.
+    pub fn drop_result(&mut self) {
+        if let Some(partial) = self.partial.as_mut().filter(|partial| partial.head.kind == Kind::Outcome as u8) {
+            partial.dropped = true;
+            if partial.direct.is_none() {
+                partial.payload = Vec::new();
+            }
+        }
     }
 
     /// Takes bytes from elsewhere, for tests and fuzzing.
@@ -260,7 +277,7 @@ fn take(
                 return Err(ProtocolError::OutOfTurn("a PART of another job"));
             }
             open.size += payload.len() as u64;
-            if open.size > largest {
+            if open.size > largest || open.dropped {
                 open.payload = Vec::new();
             } else {
                 open.payload.extend_from_slice(payload);
@@ -281,10 +298,14 @@ fn end_part(partial: &mut Option<Partial>, more: bool, largest: u64) -> Result<O
     if more {
         if let Some(open) = partial {
             open.direct = None;
+            if open.dropped {
+                open.payload = Vec::new();
+            }
         }
         return Ok(None);
     }
     match partial.take() {
+        Some(Partial { head, size, dropped: true, .. }) => Ok(Some(no_room(&head, size))),
         Some(Partial { head, size, .. }) if size > largest => too_large(&head, size, largest).map(Some),
         Some(Partial { head, extension, payload, .. }) => whole(&head, &extension, || Bytes::from(payload)).map(Some),
         None => Ok(None),
@@ -314,7 +335,7 @@ fn begin_direct(
     let Some(open) = partial else { return Ok(false) };
     let same = (open.head.job, open.head.attempt) == (header.job, header.attempt);
     let size = open.size + payload as u64;
-    if !same || size > largest {
+    if !same || open.dropped || size > largest {
         return Ok(false);
     }
     let here = &here[extension..];

@@ -40,6 +40,12 @@ pub(super) fn too_large(header: &Header, size: u64, largest: u64) -> Result<From
     Ok(of(header, Outcome::Fail(Failure::TooLarge { detail }), [0; 2]))
 }
 
+/// An OUTCOME whose value was not kept.
+pub(super) fn no_room(header: &Header, size: u64) -> FromWorker {
+    let detail = format!("it has {size} bytes, for which the node's limits.memory had no room");
+    of(header, Outcome::Fail(Failure::NoRoom { detail }), [0; 2])
+}
+
 /// An OUTCOME or a CHUNK of which all has come.
 pub(super) fn whole(
     header: &Header,
