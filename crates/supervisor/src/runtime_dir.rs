@@ -61,10 +61,12 @@ impl RuntimeDir {
     /// The folder of the user who runs this process. It is made if it is missing.
     pub fn open() -> Result<Self, RuntimeDirError> {
         let base = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|base| base.is_absolute());
-        Self::at(match base {
-            Some(base) => base.join("evener"),
-            None => PathBuf::from(format!("/tmp/evener-{}", rustix::process::geteuid().as_raw())),
-        })
+        Self::at(base.map_or_else(Self::in_tmp, |base| base.join("evener")))
+    }
+
+    /// Where it is for a user without a folder for such things.
+    fn in_tmp() -> PathBuf {
+        PathBuf::from(format!("/tmp/evener-{}", rustix::process::geteuid().as_raw()))
     }
 
     /// The same at another place, whose parent folder exists.
@@ -218,8 +220,16 @@ fn not_private(stat: &rustix::fs::Stat) -> Option<String> {
 /// Puts the runtime of Python workers where a Python can run it, and says where that is. Cheap
 /// enough to be called before each start: it only reads, unless the file is missing or differs.
 ///
-/// The name carries a hash of the source, so nodes of different versions do not meet.
+/// The name carries a hash of the source, so nodes of different versions do not meet. Where the folder has gone and cannot be made
+/// again (at the last logout of a user, `$XDG_RUNTIME_DIR` itself is removed), the runtime goes into the folder in `/tmp`.
 pub fn python_runtime(dir: &RuntimeDir, source: &str) -> io::Result<PathBuf> {
+    runtime_in(dir, source).or_else(|gone| {
+        let elsewhere = RuntimeDir::at(RuntimeDir::in_tmp());
+        elsewhere.map_err(io::Error::from).and_then(|elsewhere| runtime_in(&elsewhere, source)).map_err(|_| gone)
+    })
+}
+
+fn runtime_in(dir: &RuntimeDir, source: &str) -> io::Result<PathBuf> {
     let name = format!("worker-{:016x}.py", fingerprint(source.as_bytes()));
     let folder = dir.enter()?;
     // A file that is not as it should be is replaced like one that is missing.

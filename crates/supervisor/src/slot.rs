@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   spawn ──> starting ──READY──> serving ──ends──> wait ──> spawn
-//!                └──fails──> wait ──> spawn            └──told to go──> spawn at once, while the old one leaves
+//!                └──fails──> wait ──> spawn            └──told to go──> spawn at once, while the old one leaves,
+//!                                                                       or once it has left, if there is no room for two
 //! ```
 
 mod life;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evener_core::state::StateAsk;
-use evener_core::{JobKey, Landed, StageId, WorkerKey};
+use evener_core::{Budget, JobKey, Landed, StageId, WorkerKey};
 use evener_protocol::{Ready, Value};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -33,8 +34,10 @@ pub struct Place {
     pub stage: StageId,
     /// Its name.
     pub name: Arc<str>,
-    /// The worker's number in the pool, from 0.
+    /// The worker's number in the pool, from 0. While one place takes over from another, both have it.
     pub index: u32,
+    /// Which place it is, of all that there ever were.
+    pub id: u64,
 }
 
 /// What happens in a slot. The calls of one slot come one after the other.
@@ -90,8 +93,12 @@ pub struct Plan {
     pub grace: Duration,
     /// The most bytes of a result.
     pub largest: u64,
+    /// What results in receipt are counted in, and must find room in; `None` if they count for nothing before they are whole.
+    pub memory: Option<Budget>,
     /// Whether what a worker writes belongs to the job that it is at, byte for byte.
     pub calls: bool,
+    /// Whether a worker that has done its share is gone before the next one starts.
+    pub stop_first: bool,
 }
 
 /// One place in a pool.
@@ -120,7 +127,11 @@ impl<E: Events> Slot<E> {
                 Ok(End::Retired(life)) => {
                     restart.retired();
                     let mut life = *life;
-                    leaving.spawn(async move { life.let_go().await });
+                    if self.plan.stop_first {
+                        life.let_go().await;
+                    } else {
+                        leaving.spawn(async move { life.let_go().await });
+                    }
                     Duration::ZERO
                 }
                 Ok(End::Lost { worked }) => {

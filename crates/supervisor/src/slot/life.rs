@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use evener_core::{Failure, Landed, Outcome, Stop, WorkerKey};
+use evener_core::{Failure, Landed, Outcome, Reservation, Stop, WorkerKey};
 use evener_protocol::{FromWorker, Inbox, ProtocolError};
 use tokio::sync::{oneshot, watch};
 
@@ -84,6 +84,8 @@ pub(super) struct Life<E> {
     id: ProcessId,
     wire: Wire,
     inbox: Inbox,
+    /// What of a result in receipt counts.
+    receipt: Option<Reservation>,
     line: Arc<Line>,
     capture: Capture,
     exit: oneshot::Receiver<Exit>,
@@ -112,6 +114,7 @@ impl<E: Events> Life<E> {
         let Process { id, socket, stdout, stderr, exit } = process;
         Ok(Life {
             inbox: Inbox::new(plan.largest),
+            receipt: None,
             plan,
             events,
             warden,
@@ -142,7 +145,11 @@ impl<E: Events> Life<E> {
         let trouble = loop {
             let step = self.step(stop).await;
             let trouble = match step {
-                Step::Received => self.receive().err(),
+                Step::Received => {
+                    let trouble = self.receive().err();
+                    self.count_receipt();
+                    trouble
+                }
                 Step::Closed => Some(Trouble::Gone),
                 Step::Printed => {
                     self.print();
@@ -257,6 +264,8 @@ impl<E: Events> Life<E> {
     /// Takes the messages that are in.
     fn receive(&mut self) -> Result<(), Trouble> {
         while let Some(message) = self.inbox.next()? {
+            // What is whole is counted by those who get it.
+            self.receipt = None;
             match (message, self.worker) {
                 (FromWorker::Ready(_), Some(_)) => return Err(ProtocolError::OutOfTurn("a second READY").into()),
                 (FromWorker::Ready(ready), None) => {
@@ -308,6 +317,24 @@ impl<E: Events> Life<E> {
             }
         }
         Ok(())
+    }
+
+    /// Counts what there is of a result that is not whole yet. If there is no room for it, it is not kept.
+    fn count_receipt(&mut self) {
+        let Some(memory) = &self.plan.memory else { return };
+        let held = self.inbox.held();
+        let counted = match &mut self.receipt {
+            _ if held == 0 => return self.receipt = None,
+            Some(receipt) => receipt.grow(held.saturating_sub(receipt.bytes())),
+            none => {
+                *none = memory.reserve(held);
+                none.is_some()
+            }
+        };
+        if !counted {
+            self.inbox.drop_result();
+            self.receipt = None;
+        }
     }
 
     /// Reads what the worker had written before it died, and takes the messages in it.

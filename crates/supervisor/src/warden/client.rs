@@ -186,7 +186,7 @@ impl Warden {
         drop(command);
         let pid = child.id();
         let (asks, receiver) = mpsc::unbounded_channel();
-        let (link, state) = Link::new(stream, receiver, child);
+        let (link, state) = Link::new(stream, (asks.downgrade(), receiver), child);
         tokio::spawn(link.run());
         Ok(Self { pid, asks, state })
     }
@@ -219,7 +219,7 @@ impl Warden {
         let (reply, started) = oneshot::channel();
         let start = Start { order, descriptors: [first, stdout_end, stderr_end], reply };
         self.asks.send(Ask::Spawn(Box::new(start))).map_err(|_| SpawnError::WardenGone)?;
-        let started = started.await.map_err(|_| SpawnError::WardenGone)??;
+        let started = started.await.map_err(|_| SpawnError::WardenGone)??.take()?;
         Ok((started, stdout, stderr))
     }
 

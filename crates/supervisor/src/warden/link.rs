@@ -5,13 +5,16 @@ use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
+use std::pin::pin;
 use std::process::Child;
+use std::time::Duration;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use rustix::process::Pid;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use super::client::{ProcessId, Signal, SpawnError};
 use super::wire::{self, DESCRIPTORS, Exit, Inbox, Malformed, Order, Reply, Request};
@@ -19,6 +22,9 @@ use super::wire::{self, DESCRIPTORS, Exit, Inbox, Malformed, Order, Reply, Reque
 /// How many spawns may be under way to the warden at once. It does one at a time anyway, and the
 /// system limits how many descriptors a user may have travelling.
 const UNDER_WAY: usize = 8;
+
+/// How long a warden that is to end may take for it. It sends SIGKILL to all that it started, and reaps that.
+const CLOSING: Duration = Duration::from_secs(3);
 
 /// What a handle asks of the task.
 #[derive(Debug)]
@@ -33,7 +39,30 @@ pub(super) enum Ask {
 pub(super) struct Start {
     pub(super) order: Order,
     pub(super) descriptors: [OwnedFd; DESCRIPTORS],
-    pub(super) reply: oneshot::Sender<Result<Started, SpawnError>>,
+    pub(super) reply: oneshot::Sender<Result<Handed, SpawnError>>,
+}
+
+/// A started process on its way to whoever asked for it. If it does not arrive, it is killed.
+#[derive(Debug)]
+pub(super) struct Handed {
+    started: Option<Started>,
+    link: mpsc::WeakUnboundedSender<Ask>,
+}
+
+impl Handed {
+    /// It has arrived.
+    pub(super) fn take(mut self) -> Result<Started, SpawnError> {
+        self.started.take().ok_or(SpawnError::WardenGone)
+    }
+}
+
+impl Drop for Handed {
+    fn drop(&mut self) {
+        if let (Some(started), Some(link)) = (self.started.take(), self.link.upgrade()) {
+            // Without the link there is no process any more.
+            let _ = link.send(Ask::Signal { start: started.id.start, signal: Signal::Kill, group: true });
+        }
+    }
 }
 
 /// A process that the warden has started.
@@ -77,7 +106,9 @@ pub(super) struct Link {
     /// Spawns that wait for their turn.
     waiting: VecDeque<Start>,
     outgoing: VecDeque<Outgoing>,
-    starting: HashMap<u64, oneshot::Sender<Result<Started, SpawnError>>>,
+    starting: HashMap<u64, oneshot::Sender<Result<Handed, SpawnError>>>,
+    /// The way to itself, which does not keep it going.
+    own: mpsc::WeakUnboundedSender<Ask>,
     living: HashMap<u64, Living>,
     last: u64,
     warden: Reaper,
@@ -86,7 +117,7 @@ pub(super) struct Link {
 impl Link {
     pub(super) fn new(
         stream: UnixStream,
-        asks: mpsc::UnboundedReceiver<Ask>,
+        (own, asks): (mpsc::WeakUnboundedSender<Ask>, mpsc::UnboundedReceiver<Ask>),
         child: Child,
     ) -> (Self, watch::Receiver<State>) {
         let (state, watching) = watch::channel(State::Open);
@@ -97,6 +128,7 @@ impl Link {
             waiting: VecDeque::new(),
             outgoing: VecDeque::new(),
             starting: HashMap::new(),
+            own,
             living: HashMap::new(),
             last: 0,
             warden: Reaper { child: Some(child), state: Some(state) },
@@ -109,14 +141,23 @@ impl Link {
     pub(super) async fn run(mut self) {
         let mut closing = false;
         let mut asked = false;
+        let mut patience = pin!(tokio::time::sleep(Duration::MAX));
         loop {
             self.send_waiting();
             tokio::select! {
+                () = &mut patience, if closing => {
+                    tracing::error!("the warden did not end its processes within {CLOSING:?}, and is killed");
+                    self.warden.kill();
+                    // Those of its workers that it did not come to die with it.
+                    asked = false;
+                    break;
+                }
                 ask = self.asks.recv(), if !closing => match ask {
                     Some(Ask::Spawn(start)) => self.waiting.push_back(*start),
                     Some(Ask::Signal { start, signal, group }) => self.signal(start, signal, group),
                     Some(Ask::Close) | None => {
                         (closing, asked) = (true, true);
+                        patience.as_mut().reset(Instant::now() + CLOSING);
                         self.close();
                     }
                 },
@@ -125,6 +166,7 @@ impl Link {
                     if let Err(error) = self.write() {
                         tracing::debug!("the warden cannot be written to: {error}");
                         closing = true;
+                        patience.as_mut().reset(Instant::now() + CLOSING);
                         self.close();
                     }
                 }
@@ -242,10 +284,9 @@ impl Link {
                 let (ended, exit) = oneshot::channel();
                 self.living.insert(id, Living { pid, exit: ended });
                 let started = Started { id: ProcessId { start: id, pid }, exit };
-                let heard = self.starting.remove(&id).is_some_and(|reply| reply.send(Ok(started)).is_ok());
-                if !heard {
-                    self.signal(id, Signal::Kill, true);
-                }
+                let handed = Handed { started: Some(started), link: self.own.clone() };
+                // If nobody asks for it any more, it is dropped, here or on its way.
+                let _ = self.starting.remove(&id).map(|reply| reply.send(Ok(handed)));
             }
             Reply::Failed { id, failure } => self.fail(id, failure.into()),
             Reply::Exited { id, exit } => {
@@ -295,6 +336,15 @@ fn kill_orphans(pid: u32) {
 struct Reaper {
     child: Option<Child>,
     state: Option<watch::Sender<State>>,
+}
+
+impl Reaper {
+    /// Kills the warden, also one that is stopped.
+    fn kill(&mut self) {
+        if let Some(Err(error)) = self.child.as_mut().map(Child::kill) {
+            tracing::error!("the warden cannot be killed: {error}");
+        }
+    }
 }
 
 impl Drop for Reaper {

@@ -76,6 +76,16 @@ pub(super) fn collect(pid: Pid) -> Exit {
     }
 }
 
+/// Sends a signal to a worker that is not reaped and to the group that it was given at its start, which it may have left: the
+/// group that it is in then is not its own, and may be this process's. It gets the signal once.
+pub(super) fn signal_with_group(worker: Pid, signal: Signal) -> rustix::io::Result<()> {
+    let group = rustix::process::kill_process_group(worker, signal);
+    match rustix::process::getpgid(Some(worker)) {
+        Ok(its) if its == worker => group,
+        _ => rustix::process::kill_process(worker, signal),
+    }
+}
+
 /// Kills what is in the group of a worker. That the group is already empty is no error.
 pub(super) fn kill_group(leader: Pid) {
     let _ = rustix::process::kill_process_group(leader, Signal::KILL);

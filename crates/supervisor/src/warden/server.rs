@@ -277,13 +277,17 @@ impl Server {
     fn signal(&mut self, id: u64, signal: i32, group: bool) -> Result<(), End> {
         let signal = Signal::from_named_raw(signal).ok_or(Malformed::NoSuchSignal(signal))?;
         if let Some(&pid) = self.numbers.get(&id) {
-            // It may have ended a moment ago, or belong to another user by now. Its end is told
-            // when it comes; there is nothing to add here.
-            let _ = if group {
-                rustix::process::kill_process_group(pid, signal)
-            } else {
-                rustix::process::kill_process(pid, signal)
+            let sent = match group {
+                true => reap::signal_with_group(pid, signal),
+                false => rustix::process::kill_process(pid, signal),
             };
+            // It may have ended a moment ago; its end is told when it comes. Or it has become another user's, whom this one
+            // may not stop: that is for people to see.
+            if let Err(error) = sent
+                && error != rustix::io::Errno::SRCH
+            {
+                eprintln!("evener warden: process {} cannot be sent {signal:?}: {error}", pid.as_raw_pid());
+            }
         }
         Ok(())
     }
