@@ -1,6 +1,6 @@
 //! The node's clock.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use evener_core::{RequestId, Time};
 
@@ -17,12 +17,6 @@ impl Clock {
 
     pub(crate) fn now(&self) -> Time {
         Time::ZERO + self.origin.elapsed()
-    }
-
-    /// The same point for the runtime's timers.
-    pub(crate) fn instant(&self, time: Time) -> tokio::time::Instant {
-        let since = time.since(Time::ZERO).min(Duration::from_secs(365 * 24 * 3600));
-        tokio::time::Instant::from_std(self.origin + since)
     }
 
     /// A UUIDv7 whose last bits are zero, for the numbers of its jobs.

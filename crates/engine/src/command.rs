@@ -3,9 +3,10 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use evener_core::{Failure, Outcome, Stop};
 use evener_protocol::{Content, Value};
 use evener_supervisor::certificate::How;
@@ -16,9 +17,10 @@ use evener_supervisor::{Spawn, SpawnError};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::jq::Limits;
 use crate::jq::template::{RenderError, Template};
-use crate::local::{LocalJob, failed};
+use crate::jq::workers::{JqWorkers, Run, Want};
+use crate::jq::{Limits, Program, check_json};
+use crate::local::{LocalJob, accept, failed, input};
 
 /// The most bytes of all arguments together: what Linux takes with its usual limits.
 const MOST_ARGUMENTS: usize = 2 << 20;
@@ -94,15 +96,20 @@ pub(crate) struct Lost(pub(crate) &'static str);
 pub(crate) async fn perform(
     command: &Arc<Command>,
     job: &LocalJob,
+    workers: &Arc<JqWorkers>,
     asked: &mut watch::Receiver<Ask>,
     follower: &mut impl Follow,
 ) -> Result<Outcome<Value>, Lost> {
-    let input = job.seen();
-    let args = match arguments(command, job).await {
+    let input = job.seen().await;
+    let args = tokio::select! {
+        args = arguments(command, job, &input, workers) => args,
+        () = job.cancelled.told() => Err(Failure::Cancelled),
+    };
+    let args = match args {
         Ok(args) => args,
         Err(failure) => return Ok(Outcome::Fail(failure)),
     };
-    if job.cancelled.load(Ordering::Relaxed) {
+    if job.cancelled.flag().load(Ordering::Relaxed) {
         return Ok(Outcome::Fail(Failure::Cancelled));
     }
     let spawn = Spawn { args, ..command.spawn.clone() };
@@ -151,7 +158,7 @@ fn decoded(content: Content, mut output: Vec<u8>) -> Outcome<Value> {
             }
         }
         Content::Json => {
-            if let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(&output) {
+            if let Err(error) = check_json(&output) {
                 return wrong(format!("its command printed no JSON: {error}"));
             }
             output.truncate(output.trim_ascii_end().len());
@@ -161,43 +168,66 @@ fn decoded(content: Content, mut output: Vec<u8>) -> Outcome<Value> {
     Outcome::Next(Value { content, bytes: output.into() })
 }
 
-/// The arguments for a job. Programs in them run on a thread of their own, as they may take long.
-async fn arguments(command: &Arc<Command>, job: &LocalJob) -> Result<Vec<OsString>, Failure> {
+/// The arguments for a job. Programs in them run like those of a stage.
+async fn arguments(
+    command: &Command,
+    job: &LocalJob,
+    input: &Bytes,
+    workers: &Arc<JqWorkers>,
+) -> Result<Vec<OsString>, Failure> {
     let literals: Option<Vec<OsString>> =
         command.arguments.iter().map(|template| template.literal().map(OsString::from)).collect();
     if let Some(arguments) = literals {
         return Ok(arguments);
     }
-    let cancelled: Arc<AtomicBool> = job.cancelled.clone();
-    let until = Instant::now().checked_add(command.timeout);
-    let limits = Limits { steps: u64::MAX, until, cancel: Some(cancelled), ..Limits::default() };
-    let (templates, value, input) = (command.arguments.clone(), job.seen(), job.content());
-    let rendered = tokio::task::spawn_blocking(move || {
-        let input = crate::local::input(&input, &value)?;
-        let mut left = MOST_ARGUMENTS;
-        let mut arguments = Vec::new();
-        for (template, number) in templates.iter().zip(1..) {
-            let text = template.render(input, &limits).map_err(|error| refused(number, error))?;
-            left = left.checked_sub(text.len()).ok_or_else(|| Failure::Decode {
-                detail: format!("the arguments of the command would have more than {MOST_ARGUMENTS} bytes"),
-            })?;
-            arguments.push(text.into());
+    let value = Value { content: job.content(), bytes: input.clone() };
+    accept(&value.content)?;
+    let mut left = MOST_ARGUMENTS;
+    let mut arguments = Vec::new();
+    for (template, number) in command.arguments.iter().zip(1..) {
+        let mut given = Vec::new();
+        for program in template.programs() {
+            let json = evaluate(program, &value, command.timeout, workers).await;
+            given.push(json.map_err(|failure| of_argument(number, failure))?);
         }
-        Ok(arguments)
-    });
-    // The thread only fails if the runtime ends.
-    rendered.await.unwrap_or(Err(Failure::Cancelled))
+        let text = template.fill(given).map_err(|error| refused(number, error))?;
+        left = left.checked_sub(text.len()).ok_or_else(|| Failure::Decode {
+            detail: format!("the arguments of the command would have more than {MOST_ARGUMENTS} bytes"),
+        })?;
+        arguments.push(text.into());
+    }
+    Ok(arguments)
+}
+
+/// What a program in an argument gives, as JSON.
+async fn evaluate(
+    program: &Program,
+    value: &Value,
+    time: Duration,
+    workers: &Arc<JqWorkers>,
+) -> Result<Bytes, Failure> {
+    if program.may_run_at_once(value.bytes.len()) {
+        match program.run(input(&value.content, &value.bytes)?, &Limits::at_once()) {
+            Err(error) if error.wants_more() => {}
+            result => return result.map(Bytes::from).map_err(failed),
+        }
+    }
+    let _turn = program.turn().await;
+    let run = Run { program, want: Want::Value, input: value.clone(), time };
+    workers.run_whatever(run).await.map(|value| value.bytes)
 }
 
 /// Why there is no argument of this number.
 fn refused(number: usize, error: RenderError) -> Failure {
     match error {
         RenderError::Refused(why) => Failure::Decode { detail: format!("argument {number} of the command: {why}") },
-        RenderError::Run(error) => match failed(error) {
-            Failure::Filter { detail } => {
-                Failure::Filter { detail: format!("argument {number} of the command: {detail}") }
-            }
-            failure => failure,
-        },
+        RenderError::Run(error) => of_argument(number, failed(error)),
+    }
+}
+
+fn of_argument(number: usize, failure: Failure) -> Failure {
+    match failure {
+        Failure::Filter { detail } => Failure::Filter { detail: format!("argument {number} of the command: {detail}") },
+        failure => failure,
     }
 }

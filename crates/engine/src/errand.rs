@@ -2,14 +2,15 @@
 
 use std::hash::Hasher;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use evener_core::{Assessment, Failure, JobKey, WorkerKey};
-use evener_doors::{Origin, Parcel};
-use evener_protocol::Content;
+use evener_doors::{Flow, Origin, Parcel};
+use evener_protocol::{Content, Value};
 
+use crate::jq::workers::{JqWorkers, Run, Want};
 use crate::jq::{Input, Limits, Program, RunError};
-use crate::local::{AT_ONCE, LocalJob, STEPS_AT_ONCE, failed, input, request};
+use crate::local::{LocalJob, accept, failed, input, request, seen};
 
 /// The longest that a program may look for a key or a weight.
 const LONGEST: Duration = Duration::from_secs(1);
@@ -57,43 +58,72 @@ pub(crate) struct Question {
 }
 
 impl Question {
+    fn program(&self) -> &Arc<Program> {
+        match &self.assess {
+            Assess::Key(program) | Assess::Weight(program) => program,
+        }
+    }
+
+    fn content(&self) -> Content {
+        if self.origin.is_some() { Content::Json } else { self.payload.value.content.clone() }
+    }
+
     /// The answer, if that comes soon.
     pub(crate) fn answer_at_once(&self) -> Option<Result<Assessment, Failure>> {
-        match self.try_answer(&at_once()) {
-            Ok(Err(RunError::Steps | RunError::Time)) => None,
+        if !self.program().may_run_at_once(self.payload.value.bytes.len()) {
+            return None;
+        }
+        match self.try_answer() {
+            Ok(Err(error)) if error.wants_more() => None,
             Ok(result) => Some(result.map_err(failed)),
             Err(failure) => Some(Err(failure)),
         }
     }
 
-    /// The answer, on a thread of its own.
-    pub(crate) fn answer(&self) -> Result<Assessment, Failure> {
-        let until = Some(Instant::now() + LONGEST);
-        self.try_answer(&Limits { until, ..Limits::default() })?.map_err(failed)
-    }
-
-    fn try_answer(&self, limits: &Limits) -> Result<Result<Assessment, RunError>, Failure> {
+    fn try_answer(&self) -> Result<Result<Assessment, RunError>, Failure> {
+        let limits = Limits::at_once();
         let value = &self.payload.value;
         let seen = self.origin.as_ref().map(|origin| request(origin, &value.bytes));
-        let input = match &seen {
-            Some(request) => input(&Content::Json, request)?,
-            None => input(&value.content, &value.bytes)?,
+        let input = input(&self.content(), seen.as_deref().unwrap_or(&value.bytes))?;
+        Ok(match &self.assess {
+            Assess::Key(program) => program.run(input, &limits).map(|json| key(&json)),
+            Assess::Weight(program) => program.run_number(input, &limits).map(weight),
+        })
+    }
+
+    /// The answer, from a worker process for jq programs. `None` if nobody wants it any more when one is free for it.
+    pub(crate) async fn answer(
+        &self,
+        workers: &Arc<JqWorkers>,
+        is_wanted: impl Fn() -> bool,
+    ) -> Option<Result<Assessment, Failure>> {
+        if let Err(failure) = accept(&self.content()) {
+            return Some(Err(failure));
+        }
+        let want = match &self.assess {
+            Assess::Key(_) => Want::Value,
+            Assess::Weight(_) => Want::Number,
         };
-        let assessment = match &self.assess {
-            Assess::Key(program) => {
-                program.run(input, limits).map(|json| Assessment { affinity: hash(&json), weight: 1 })
-            }
-            Assess::Weight(program) => {
-                let number = program.run_number(input, limits);
-                number.map(|number| Assessment { affinity: 0, weight: weight(number) })
-            }
-        };
-        Ok(assessment)
+        let program = self.program();
+        let _turn = program.turn().await;
+        if !is_wanted() {
+            return None;
+        }
+        let bytes = seen(self.origin.as_ref(), &self.payload.value.bytes).await;
+        let input = Value { content: self.content(), bytes };
+        let given = workers.run_whatever(Run { program, want, input, time: LONGEST }).await;
+        Some(given.and_then(|value| match &self.assess {
+            Assess::Key(_) => Ok(key(&value.bytes)),
+            Assess::Weight(_) => match serde_json::from_slice(&value.bytes) {
+                Ok(number) => Ok(weight(number)),
+                Err(error) => Err(Failure::Filter { detail: format!("the weight is no number: {error}") }),
+            },
+        }))
     }
 }
 
-fn at_once() -> Limits {
-    Limits { steps: STEPS_AT_ONCE, until: Some(Instant::now() + AT_ONCE), ..Limits::default() }
+fn key(json: &[u8]) -> Assessment {
+    Assessment { affinity: hash(json), weight: 1 }
 }
 
 /// A key as a number: 0 if it is null, and nothing else is.
@@ -107,23 +137,44 @@ fn hash(json: &[u8]) -> u64 {
 }
 
 /// A weight, rounded up. Nothing weighs less than 1.
-fn weight(number: f64) -> u32 {
+fn weight(number: f64) -> Assessment {
     // Numbers that are too large or too small become the nearest that there is.
-    (number.ceil() as u32).max(1)
+    Assessment { affinity: 0, weight: (number.ceil() as u32).max(1) }
 }
 
 /// What a request counts by, as the number of a flow: 0 if it counts by nothing, or if that cannot be said.
-pub(crate) fn flow(program: &Program, origin: &Origin) -> u16 {
-    match program.run(Input::Json(&request(origin, &[])), &at_once()) {
-        Ok(json) => match hash(&json) {
-            0 => 0,
-            hash => ((hash ^ hash >> 16 ^ hash >> 32 ^ hash >> 48) as u16).max(1),
-        },
-        Err(error) => {
-            tracing::warn!(%error, "`fairness` gave no key for a request, which counts as one of those without");
-            0
+pub(crate) fn flow(program: &Arc<Program>, workers: &Arc<JqWorkers>, origin: &Origin) -> Flow {
+    let request = request(origin, &[]);
+    if program.may_run_at_once(request.len()) {
+        match program.run(Input::Json(&request), &Limits::at_once()) {
+            Err(error) if error.wants_more() => {}
+            Ok(json) => return Flow::Known(flow_of(&json)),
+            Err(error) => return Flow::Known(no_flow(&error.detail())),
         }
     }
+    let (program, workers) = (program.clone(), workers.clone());
+    Flow::Later(Box::pin(async move {
+        let _turn = program.turn().await;
+        let input = Value { content: Content::Json, bytes: request.into() };
+        let run = Run { program: &program, want: Want::Value, input, time: LONGEST };
+        match workers.run_whatever(run).await {
+            Ok(value) => flow_of(&value.bytes),
+            Err(Failure::Filter { detail } | Failure::Decode { detail }) => no_flow(&detail),
+            Err(_) => no_flow("its worker gave no value"),
+        }
+    }))
+}
+
+fn flow_of(json: &[u8]) -> u16 {
+    match hash(json) {
+        0 => 0,
+        hash => ((hash ^ hash >> 16 ^ hash >> 32 ^ hash >> 48) as u16).max(1),
+    }
+}
+
+fn no_flow(why: &str) -> u16 {
+    tracing::warn!(error = why, "`fairness` gave no key for a request, which counts as one of those without");
+    0
 }
 
 #[cfg(test)]
@@ -140,6 +191,6 @@ mod tests {
 
     #[test]
     fn weights_are_whole_and_at_least_1() {
-        assert_eq!([3.0, 2.1, 0.0, -7.0, 1e300].map(weight), [3, 3, 1, 1, u32::MAX]);
+        assert_eq!([3.0, 2.1, 0.0, -7.0, 1e300].map(|number| weight(number).weight), [3, 3, 1, 1, u32::MAX]);
     }
 }

@@ -4,6 +4,7 @@
 //! core to doors and workers and carries out what the core decides. What this crate will never do: decide a job's fate
 //! itself, or print to a terminal.
 
+mod alarm;
 mod clock;
 mod command;
 pub mod config;
@@ -12,6 +13,7 @@ mod extension;
 mod functions;
 mod gather;
 pub mod jq;
+mod kit;
 mod ledger;
 mod listen;
 mod local;
@@ -23,6 +25,7 @@ mod registry;
 mod reload;
 mod roster;
 mod stamp;
+mod trim;
 mod wiring;
 
 use std::io;
@@ -39,8 +42,10 @@ use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use crate::alarm::Alarm;
 use crate::config::Service;
-
+use crate::jq::workers::JqWorkers;
+use crate::kit::Made;
 use crate::ledger::{Ledger, Numbers};
 pub use crate::listen::ListenError;
 pub use crate::node::Node;
@@ -90,6 +95,9 @@ pub enum StartError {
         /// The functions that there are.
         known: Vec<String>,
     },
+    /// There is no timer to be had.
+    #[error("the node has no clock: the system gives it no timer ({0}); it may have too many open files (`ulimit -n`)")]
+    Clock(io::Error),
     /// A listener that is open cannot say where.
     #[error("a listener has no address: {0}")]
     Address(#[from] io::Error),
@@ -125,6 +133,8 @@ pub struct Running {
     started: Arc<Service>,
     service: Arc<Service>,
     ledger: Ledger,
+    /// What the workers are made of.
+    made: Made,
 }
 
 /// Starts a node. `warden` is the command that serves as its warden: [`this_program`], if `main` begins with
@@ -148,7 +158,9 @@ pub async fn start_with(service: Service, registry: &Registry, warden: fn() -> C
     // Hidden stages have no processes.
     wanted.resize(topology.stages().len(), 0);
     let (orders, obeyed) = mpsc::unbounded_channel();
+    let wardens = Arc::new(Wardens::new(warden));
     let node = Node::new(Setup {
+        jq: JqWorkers::new(wardens.clone(), &warden()),
         topology,
         memory: service.limits.memory,
         debug: service.debug,
@@ -158,13 +170,14 @@ pub async fn start_with(service: Service, registry: &Registry, warden: fn() -> C
         assess: wiring::assess(&service, &numbers)?,
         orders,
     });
-    let wardens = Arc::new(Wardens::new(warden));
+    let alarm = Alarm::new().map_err(StartError::Clock)?;
     for Locals { stage, who } in wiring::locals(&service, &numbers, registry, &wardens)? {
         node.replace_locals(stage, &who);
     }
     let stop = watch::Sender::new(false);
-    let pools = wiring::recipes(&service, &numbers, &interpreters, &folder);
-    let roster = Roster::new(node.clone(), wardens.clone()).run(pools, obeyed, stop.subscribe());
+    let pools = wiring::recipes(&service, &numbers, &interpreters, &folder, node.memory());
+    let made = Made::default();
+    let roster = Roster::new(node.clone(), wardens.clone(), made.clone()).run(pools, obeyed, stop.subscribe());
     let mut running = Running {
         node: node.clone(),
         addresses: Vec::new(),
@@ -176,7 +189,11 @@ pub async fn start_with(service: Service, registry: &Registry, warden: fn() -> C
         wardens,
         timekeeper: tokio::spawn({
             let node = node.clone();
-            async move { node.keep_time().await }
+            async move {
+                if let Err(error) = node.keep_time(&alarm).await {
+                    tracing::error!(%error, "the node's timer has failed");
+                }
+            }
         }),
         drain: service.drain,
         triggers: Arc::new(TriggerDoor::new(node.clone(), wiring::triggers(&service, &numbers)?)),
@@ -186,9 +203,11 @@ pub async fn start_with(service: Service, registry: &Registry, warden: fn() -> C
         started: service.clone(),
         service: service.clone(),
         ledger,
+        made,
     };
     raise_descriptor_limit();
     running.open_doors(&service, &numbers, &folder, crews.iter().map(Crew::processes).sum()).await?;
+    tokio::spawn(trim::watch(Arc::downgrade(&node)));
     tokio::spawn(running.triggers.clone().run(running.stop_triggers.subscribe()));
     let names = crews.iter().map(|crew| crew.name().to_owned());
     running.interpreters =
@@ -207,13 +226,20 @@ impl Running {
         let limits = &service.limits;
         let timeouts =
             Timeouts { idle: limits.idle_timeout, header: limits.header_timeout, stalled: limits.body_timeout };
+        // Each door has descriptors of its own, so that a crowd at the one does not shut the other.
+        let spare = spare_descriptors(workers);
+        let of_api = (spare / 4).max(1).min(spare.saturating_sub(1).max(1));
         if let Some(http) = &service.listen.http {
             let headers = usize::try_from(limits.headers).unwrap_or(usize::MAX);
-            let door =
-                HttpDoor::new(self.node.clone(), wiring::routes(service, numbers)?, limits.body_timeout, headers)?;
+            let door = HttpDoor::new(
+                self.node.clone(),
+                wiring::routes(service, numbers, self.node.jq())?,
+                limits.body_timeout,
+                headers,
+            )?;
             let bound = listen::tcp(http, "http").await?;
             self.addresses.push(Address { name: "http", url: bound.url()? });
-            let connections = limits.connections.min(spare_descriptors(workers));
+            let connections = limits.connections.min((spare - of_api.min(spare)).max(1));
             let door = Arc::new(door);
             self.http = Some(door.clone());
             self.doors.push(door.serve(bound, timeouts, connections));
@@ -224,7 +250,7 @@ impl Running {
             None => (listen::unix(folder, &service.name)?, Vec::new()),
         };
         self.addresses.push(Address { name: "api", url: bound.url()? });
-        self.doors.push(Arc::new(ApiDoor::new(self.node.clone(), token, hosts)).serve(bound, timeouts));
+        self.doors.push(Arc::new(ApiDoor::new(self.node.clone(), token, hosts)).serve(bound, timeouts, of_api));
         Ok(())
     }
 

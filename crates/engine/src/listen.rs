@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -49,11 +50,22 @@ fn elsewhere(door: &str, why: &io::Error) -> String {
     }
 }
 
+/// How many connections may wait to be accepted, if the system allows as many: a burst beyond that waits for a second try.
+const BACKLOG: i32 = 4096;
+
+/// Lets more connections wait than the runtime's library asks for.
+fn widen(listening: &impl AsFd) {
+    if let Err(error) = rustix::net::listen(listening, BACKLOG) {
+        tracing::debug!(%error, "the backlog of a listener stays as it was");
+    }
+}
+
 /// Listens on the address of a service file.
 pub(crate) async fn tcp(listener: &Listener, door: &'static str) -> Result<BoundListener, ListenError> {
     let tls = listener.tls.as_ref().map(acceptor).transpose()?;
     let bound = TcpListener::bind(&listener.address).await;
     let bound = bound.map_err(|why| ListenError::Address { door, address: listener.address.clone(), why })?;
+    widen(&bound);
     Ok(BoundListener::Tcp(bound, tls))
 }
 
@@ -63,7 +75,10 @@ pub(crate) fn unix(folder: &RuntimeDir, service: &str) -> Result<BoundListener, 
     // A file of that name was left by a process of the same number that is gone.
     let _ = std::fs::remove_file(&path);
     match UnixListener::bind(&path) {
-        Ok(bound) => Ok(BoundListener::Unix(bound, path)),
+        Ok(bound) => {
+            widen(&bound);
+            Ok(BoundListener::Unix(bound, path))
+        }
         Err(why) => Err(ListenError::Address { door: "api", address: path.display().to_string(), why }),
     }
 }

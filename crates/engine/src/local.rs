@@ -1,12 +1,13 @@
 //! Workers without a process that stays: jq programs and Rust functions that run in the node, and commands.
 //!
 //! Most programs take a few microseconds. So a job is done at once, on the thread that carried out core's actions and after
-//! the node's lock is let go of, with little to spend; one that needs more begins again on a thread of its own. A program is
-//! pure: to run it twice changes nothing.
+//! the node's lock is let go of, with little to spend, if what it spends can be counted; one that needs more begins again in a worker
+//! process for such programs. A program is pure: to run it twice changes nothing.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use evener_core::{Failure, JobKey, Outcome, StageId, Stop, WorkerKey};
@@ -14,20 +15,17 @@ use evener_doors::{Origin, Parcel};
 use evener_protocol::{Content, Value};
 use evener_supervisor::command::Ask;
 use serde_json::{Map, json};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::command::{Command, Leash};
-use crate::jq::{Input, Limits, Program, RunError};
+use crate::jq::workers::{JqWorkers, Lost, Run, Want};
+use crate::jq::{self, Input, Limits, Program, RunError};
 use crate::registry::{Function, Job};
 
-/// What a job may spend before it gets a thread of its own.
-pub(crate) const AT_ONCE: Duration = Duration::from_millis(1);
-/// The same in steps of its program.
-pub(crate) const STEPS_AT_ONCE: u64 = 20_000;
-/// Values larger than this get a thread from the start.
-const LARGEST_AT_ONCE: usize = 32 * 1024;
 /// How long after its timeout a program stops by itself.
 const AFTER_TIMEOUT: Duration = Duration::from_secs(2);
+/// A request with a larger body is put into JSON on a thread of its own.
+const LARGEST_SEEN_AT_ONCE: usize = 64 * 1024;
 /// The most elements of a list that is taken apart: more jobs than that no request may make.
 const MOST_ELEMENTS: usize = 1_000_000;
 
@@ -44,13 +42,41 @@ pub(crate) enum Local {
     Command(Arc<Command>),
 }
 
+/// Whether nobody waits for a job any more.
+#[derive(Debug, Default)]
+pub(crate) struct Cancelled {
+    flag: AtomicBool,
+    told: Notify,
+}
+
+impl Cancelled {
+    /// As those look at it who cannot be told.
+    pub(crate) fn flag(&self) -> &AtomicBool {
+        &self.flag
+    }
+
+    /// Waits until nobody waits for the job.
+    pub(crate) async fn told(&self) {
+        let mut told = pin!(self.told.notified());
+        told.as_mut().enable();
+        if !self.flag.load(Ordering::Acquire) {
+            told.await;
+        }
+    }
+
+    fn set(&self) {
+        self.flag.store(true, Ordering::Release);
+        self.told.notify_waiters();
+    }
+}
+
 /// One who does jobs of such a stage, one at a time, as the node reaches it.
 #[derive(Debug)]
 pub(crate) struct LocalSeat {
     pub(crate) stage: StageId,
     pub(crate) local: Local,
     /// Whether nobody waits for the job at hand.
-    cancelled: Arc<AtomicBool>,
+    cancelled: Arc<Cancelled>,
     /// The process of the job at hand.
     leash: Option<Leash>,
 }
@@ -61,8 +87,12 @@ impl LocalSeat {
     }
 
     /// It gets another job: what that needs to hear.
-    pub(crate) fn begin(&mut self) -> (Arc<AtomicBool>, Option<watch::Receiver<Ask>>) {
-        self.cancelled.store(false, Ordering::Relaxed);
+    pub(crate) fn begin(&mut self) -> (Arc<Cancelled>, Option<watch::Receiver<Ask>>) {
+        // One who still is at the job before, which was given up, is not to take it up again.
+        match Arc::strong_count(&self.cancelled) {
+            1 => self.cancelled.flag.store(false, Ordering::Relaxed),
+            _ => self.cancelled = Arc::default(),
+        }
         let asked = match &self.local {
             Local::Command(command) => {
                 let (leash, asked) = Leash::new(command);
@@ -76,7 +106,7 @@ impl LocalSeat {
 
     /// Nobody waits for its job any more.
     pub(crate) fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Relaxed);
+        self.cancelled.set();
         if let Some(leash) = &self.leash {
             leash.cancel();
         }
@@ -84,7 +114,7 @@ impl LocalSeat {
 
     /// It has kept a job too long that nobody waits for.
     pub(crate) fn stop(&self, signal: Stop) {
-        self.cancelled.store(true, Ordering::Relaxed);
+        self.cancelled.set();
         if let Some(leash) = &self.leash {
             leash.stop(signal);
         }
@@ -106,7 +136,7 @@ pub(crate) struct LocalJob {
     /// How long it may take.
     pub(crate) timeout: Duration,
     /// Turns true when nobody waits for it any more.
-    pub(crate) cancelled: Arc<AtomicBool>,
+    pub(crate) cancelled: Arc<Cancelled>,
     /// What is asked of its process, if it has one.
     pub(crate) asked: Option<watch::Receiver<Ask>>,
 }
@@ -114,42 +144,59 @@ pub(crate) struct LocalJob {
 impl LocalJob {
     /// What it comes to, if that is soon.
     pub(crate) fn run_at_once(&self) -> Option<Outcome<Value>> {
-        if let Local::Function(function) = &self.local {
-            return function.quick.then(|| self.call(function));
-        }
-        if self.payload.value.bytes.len() > LARGEST_AT_ONCE {
-            return None;
-        }
-        let limits = Limits { steps: STEPS_AT_ONCE, until: Some(Instant::now() + AT_ONCE), ..Limits::default() };
-        match self.try_run(&limits) {
-            Err(RunError::Steps | RunError::Time) => None,
-            result => Some(result.unwrap_or_else(|error| Outcome::Fail(failed(error)))),
+        match &self.local {
+            Local::Function(function) => function.quick.then(|| self.call(function)),
+            Local::Filter(program) | Local::Split(program) => {
+                let result = match program.may_run_at_once(self.payload.value.bytes.len()) {
+                    true => self.try_run(program),
+                    false => return None,
+                };
+                match result {
+                    Err(error) if error.wants_more() => None,
+                    result => Some(result.unwrap_or_else(|error| Outcome::Fail(failed(error)))),
+                }
+            }
+            Local::Command(_) => None,
         }
     }
 
-    /// What it comes to, on a thread of its own.
-    pub(crate) fn run(&self) -> Outcome<Value> {
-        if let Local::Function(function) = &self.local {
-            return self.call(function);
+    /// What it comes to, in a worker process for jq programs.
+    pub(crate) async fn run_in_worker(
+        &self,
+        program: &Program,
+        workers: &Arc<JqWorkers>,
+    ) -> Result<Outcome<Value>, Lost> {
+        let is_split = matches!(self.local, Local::Split(_));
+        let want = if is_split { Want::List { most: MOST_ELEMENTS } } else { Want::Value };
+        if let Err(failure) = accept(&self.content()) {
+            return Ok(Outcome::Fail(failure));
         }
         // Core's timer ends a try, and then the program is told; its own clock is there in case that should not come about.
-        let until = Instant::now().checked_add(self.timeout.saturating_add(AFTER_TIMEOUT));
-        let limits = Limits { steps: u64::MAX, until, cancel: Some(self.cancelled.clone()), ..Limits::default() };
-        self.try_run(&limits).unwrap_or_else(|error| Outcome::Fail(failed(error)))
+        let time = self.timeout.saturating_add(AFTER_TIMEOUT);
+        let result = async {
+            let input = Value { content: self.content(), bytes: self.seen().await };
+            workers.run(Run { program, want, input, time }).await
+        };
+        let result = tokio::select! {
+            result = result => result?,
+            () = self.cancelled.told() => Err(Failure::Cancelled),
+        };
+        Ok(match result {
+            Ok(value) if is_split => Outcome::Split(jq::workers::elements(value.bytes)),
+            Ok(value) => Outcome::Next(value),
+            Err(failure) => Outcome::Fail(failure),
+        })
     }
 
-    fn call(&self, function: &Function) -> Outcome<Value> {
+    /// Calls a function of the program that embeds the node.
+    pub(crate) fn call(&self, function: &Function) -> Outcome<Value> {
         let (value, origin) = (&self.payload.value, self.origin.as_deref());
-        function.call(Job { value, origin, cancelled: &self.cancelled })
+        function.call(Job { value, origin, cancelled: self.cancelled.flag() })
     }
 
     /// The value as the stage sees it: the request as JSON, if it is one.
-    pub(crate) fn seen(&self) -> Bytes {
-        let value = &self.payload.value;
-        match self.origin.as_ref().filter(|_| self.is_request) {
-            Some(origin) => request(origin, &value.bytes).into(),
-            None => value.bytes.clone(),
-        }
+    pub(crate) async fn seen(&self) -> Bytes {
+        seen(self.origin.as_ref().filter(|_| self.is_request), &self.payload.value.bytes).await
     }
 
     /// What that is.
@@ -160,47 +207,67 @@ impl LocalJob {
         }
     }
 
-    fn try_run(&self, limits: &Limits) -> Result<Outcome<Value>, RunError> {
-        let (content, seen) = (self.content(), self.seen());
-        let input = match input(&content, &seen) {
+    fn try_run(&self, program: &Program) -> Result<Outcome<Value>, RunError> {
+        let limits = Limits::at_once();
+        let content = self.content();
+        let bytes = match self.origin.as_ref().filter(|_| self.is_request) {
+            Some(origin) => request(origin, &self.payload.value.bytes).into(),
+            None => self.payload.value.bytes.clone(),
+        };
+        let input = match input(&content, &bytes) {
             Ok(input) => input,
             Err(failure) => return Ok(Outcome::Fail(failure)),
         };
         let json = |bytes: Vec<u8>| Value { content: Content::Json, bytes: bytes.into() };
         Ok(match &self.local {
-            Local::Filter(program) => Outcome::Next(json(program.run(input, limits)?)),
-            // These two are told apart before they come here.
-            Local::Function(function) => self.call(function),
-            Local::Command(_) => Outcome::Fail(Failure::Cancelled),
-            Local::Split(program) => {
-                let elements = program.run_list(input, limits, MOST_ELEMENTS)?;
+            Local::Split(_) => {
+                let elements = program.run_list(input, &limits, MOST_ELEMENTS)?;
                 Outcome::Split(elements.into_iter().map(json).collect())
             }
+            _ => Outcome::Next(json(program.run(input, &limits)?)),
         })
     }
 }
 
+/// A value, or the request that it is the body of as JSON.
+pub(crate) async fn seen(origin: Option<&Arc<Origin>>, bytes: &Bytes) -> Bytes {
+    let Some(origin) = origin.cloned() else { return bytes.clone() };
+    if bytes.len() <= LARGEST_SEEN_AT_ONCE {
+        return request(&origin, bytes).into();
+    }
+    let bytes = bytes.clone();
+    let written = tokio::task::spawn_blocking(move || request(&origin, &bytes));
+    // The thread only fails if the runtime ends.
+    written.await.unwrap_or_default().into()
+}
+
+/// Whether a jq program takes a value of that kind.
+pub(crate) fn accept(content: &Content) -> Result<(), Failure> {
+    let what = match content {
+        Content::Json | Content::Nothing | Content::Text => return Ok(()),
+        Content::Bytes => "these are bytes".to_owned(),
+        Content::Named(name) => format!("this is {name}"),
+    };
+    Err(Failure::Decode { detail: format!("a jq program takes JSON or text, and {what}") })
+}
+
 /// What a jq program gets.
 pub(crate) fn input<'a>(content: &Content, bytes: &'a [u8]) -> Result<Input<'a>, Failure> {
-    let undecodable = |detail| Failure::Decode { detail };
+    accept(content)?;
     match content {
         Content::Json => Ok(Input::Json(bytes)),
-        Content::Nothing => Ok(Input::Json(b"null")),
         Content::Text => match std::str::from_utf8(bytes) {
             Ok(text) => Ok(Input::Text(text)),
-            Err(error) => Err(undecodable(format!("the text is not UTF-8: {error}"))),
+            Err(error) => Err(Failure::Decode { detail: format!("the value is not UTF-8: {error}") }),
         },
-        Content::Bytes => Err(undecodable("a jq program takes JSON or text, and these are bytes".to_owned())),
-        Content::Named(name) => Err(undecodable(format!("a jq program takes JSON or text, and this is {name}"))),
+        Content::Nothing | Content::Bytes | Content::Named(_) => Ok(Input::Json(b"null")),
     }
 }
 
 pub(crate) fn failed(error: RunError) -> Failure {
     match error {
-        RunError::Cancelled => Failure::Cancelled,
-        RunError::NotJson(detail) => Failure::Decode { detail: format!("the value is not JSON: {detail}") },
-        RunError::Failed(detail) => Failure::Filter { detail: format!("the jq program failed: {detail}") },
-        error => Failure::Filter { detail: error.to_string() },
+        RunError::NotJson(_) => Failure::Decode { detail: error.to_string() },
+        error => Failure::Filter { detail: error.detail() },
     }
 }
 

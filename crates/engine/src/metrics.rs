@@ -1,5 +1,6 @@
 //! What the node counts, in the OpenMetrics text format.
 
+use std::collections::HashSet;
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
@@ -20,6 +21,15 @@ pub(crate) struct WorkerCount {
     /// Its number in its pool.
     pub(crate) index: u32,
     pub(crate) done: u64,
+}
+
+/// What can be read off the node at one moment.
+pub(crate) struct Seen<'a> {
+    pub(crate) stages: &'a [StageCounts],
+    pub(crate) workers: &'a [WorkerCount],
+    /// The stages whose workers are not as the service file says.
+    pub(crate) failed: &'a HashSet<StageId>,
+    pub(crate) budget: &'a Budget,
 }
 
 /// Counters and histograms that go up as things happen. What can be read off the core is read when asked.
@@ -103,16 +113,10 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn render(
-        &self,
-        topology: &Topology,
-        stages: &[StageCounts],
-        workers: &[WorkerCount],
-        budget: &Budget,
-    ) -> String {
+    pub(crate) fn render(&self, topology: &Topology, seen: &Seen<'_>) -> String {
         let mut out = String::new();
         let all = text::encode_registry(&mut out, &self.registry)
-            .and_then(|()| text::encode_registry(&mut out, &now(topology, stages, workers, budget)))
+            .and_then(|()| text::encode_registry(&mut out, &now(topology, seen)))
             .and_then(|()| text::encode_eof(&mut out));
         if let Err(error) = all {
             tracing::error!(%error, "the metrics could not be written");
@@ -122,7 +126,8 @@ impl Metrics {
 }
 
 /// What can be read off the core at this moment.
-fn now(topology: &Topology, counts: &[StageCounts], workers: &[WorkerCount], budget: &Budget) -> Registry {
+fn now(topology: &Topology, seen: &Seen<'_>) -> Registry {
+    let Seen { stages: counts, workers, failed, budget } = *seen;
     let mut registry = Registry::with_prefix("evener");
     let mut gauge = |name: &str, help: &str, read: &dyn Fn(&StageCounts) -> usize| {
         let family = Family::<Labels, Gauge>::default();
@@ -137,6 +142,13 @@ fn now(topology: &Topology, counts: &[StageCounts], workers: &[WorkerCount], bud
     gauge("workers", "Workers that are up", &|counts| counts.workers);
     gauge("workers_idle", "Workers that are up and wait for a job", &|counts| counts.idle);
     gauge("stage_broken", "1 if the stage's workers do not start", &|counts| counts.broken.is_some().into());
+    let reload_failed = Family::<Labels, Gauge>::default();
+    for (stage, number) in topology.stages().iter().zip(0..) {
+        let labels = vec![("stage", stage.name.clone())];
+        reload_failed.get_or_create_owned(&labels).inc_by(failed.contains(&StageId(number)).into());
+    }
+    let help = "1 if the stage's workers are not as the service file says, since new ones did not come up";
+    registry.register("stage_reload_failed", help, reload_failed);
     let mut counter = |name: &str, help: &str, read: &dyn Fn(&StageCounts) -> u64| {
         let family = Family::<Labels, Counter>::default();
         for (stage, counts) in topology.stages().iter().zip(counts) {

@@ -12,7 +12,8 @@ mod log;
 mod replan;
 mod waiter;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
@@ -28,10 +29,13 @@ use tokio::sync::{Notify, watch};
 pub(crate) use self::replan::Plans;
 use self::waiter::Call;
 pub(crate) use self::waiter::Waiter;
+use crate::alarm::Alarm;
 use crate::clock::Clock;
 use crate::errand::{Assess, Errands};
 use crate::functions::Functions;
 use crate::gather::PAYLOADS;
+use crate::jq::workers::JqWorkers;
+use crate::kit::PlaceId;
 use crate::local::LocalSeat;
 use crate::metrics::Metrics;
 use crate::roster::Order;
@@ -50,11 +54,14 @@ struct Seat {
     streams: bool,
     stage: StageId,
     index: u32,
+    place: PlaceId,
     pid: u32,
     /// The numbers of the functions that it was sent.
     known: HashSet<u32>,
-    /// The code that it has loaded, as far as it is the service's own.
+    /// The code that it has loaded, as far as it is the service's own, as it was then.
     code: Vec<Stamp>,
+    /// The same as it was when somebody last tried to replace the worker.
+    seen: Vec<Stamp>,
 }
 
 impl Seat {
@@ -91,6 +98,8 @@ struct State {
     missed: HashMap<StageId, Vec<Stamp>>,
     /// Files of which a worker may have loaded another version than there was when it got ready.
     doubted: HashSet<PathBuf>,
+    /// The stages whose workers are not as the service file wants them, since the new ones did not come up, and why.
+    failed: BTreeMap<StageId, String>,
 }
 
 /// How many workers of a stage are wanted, and how many of those have come to something.
@@ -116,6 +125,8 @@ pub(crate) struct Setup {
     pub(crate) assess: HashMap<StageId, Assess>,
     /// What the task hears that owns the worker processes.
     pub(crate) orders: UnboundedSender<Order>,
+    /// Where jq programs run that may not run in the node.
+    pub(crate) jq: Arc<JqWorkers>,
 }
 
 /// A running node.
@@ -133,6 +144,7 @@ pub struct Node {
     /// What the task hears that owns the worker processes.
     orders: UnboundedSender<Order>,
     metrics: Metrics,
+    jq: Arc<JqWorkers>,
     debug: bool,
     state: Mutex<State>,
     timer: Notify,
@@ -143,7 +155,7 @@ pub struct Node {
 impl Node {
     /// A node as `setup` describes it.
     pub(crate) fn new(setup: Setup) -> Arc<Node> {
-        let Setup { topology, memory, debug, wanted, pools, output, assess, orders } = setup;
+        let Setup { topology, memory, debug, wanted, pools, output, assess, orders, jq } = setup;
         let state = State {
             dispatcher: Dispatcher::new(topology.clone(), PAYLOADS),
             seats: HashMap::new(),
@@ -158,6 +170,7 @@ impl Node {
             staying: HashSet::new(),
             missed: HashMap::new(),
             doubted: HashSet::new(),
+            failed: BTreeMap::new(),
         };
         let names: Vec<&str> = topology.stages().iter().map(|stage| stage.name.as_str()).collect();
         let metrics = Metrics::new(&names);
@@ -170,6 +183,7 @@ impl Node {
             clock: Clock::start(),
             budget: Budget::new(memory),
             metrics,
+            jq,
             debug,
             state: Mutex::new(state),
             timer: Notify::new(),
@@ -185,6 +199,16 @@ impl Node {
         self.topology.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// What counts the payloads that it holds.
+    pub(crate) fn memory(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// Where jq programs run that may not run in the node.
+    pub(crate) fn jq(&self) -> &Arc<JqWorkers> {
+        &self.jq
+    }
+
     /// Tells the task that owns the worker processes. If it is gone, so is the node.
     pub(crate) fn order(&self, order: Order) {
         let _ = self.orders.send(order);
@@ -195,8 +219,8 @@ impl Node {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Wakes the core when time has passed that matters to it. Never returns.
-    pub(crate) async fn keep_time(&self) {
+    /// Wakes the core when time has passed that matters to it. Returns only if the alarm fails.
+    pub(crate) async fn keep_time(&self, alarm: &Alarm) -> io::Result<()> {
         loop {
             let next = {
                 let mut state = self.state();
@@ -213,7 +237,7 @@ impl Node {
                 armed
             };
             tokio::select! {
-                () = tokio::time::sleep_until(self.clock.instant(next)) => {}
+                woken = alarm.sleep(next.since(self.clock.now())) => woken?,
                 () = self.timer.notified() => {}
             }
         }

@@ -1,17 +1,23 @@
-//! A program as its own warden: the process that starts the workers is the same program in another mode.
+//! A program in its other modes: the process that starts the workers, and those in which jq programs run, are the same program.
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
 use evener_supervisor::warden::serve as serve_warden;
 
+use crate::jq::workers::serve as jq_worker;
+
 /// The one argument with which a node starts its program as the warden: not a command for people.
 const WARDEN: &str = "warden";
 
-/// Serves as the warden if this program was started for that, and says with what to exit. A program that embeds the node calls
-/// it first thing in `main`.
+/// Serves as the warden, or as a worker for jq programs, if this program was started for that, and says with what to exit. A program
+/// that embeds the node calls it first thing in `main`.
 pub fn serve_if_warden() -> Option<ExitCode> {
-    std::env::args_os().skip(1).eq([WARDEN]).then(serve_warden)
+    let is = |mode: &str| std::env::args_os().skip(1).eq([mode]);
+    if is(WARDEN) {
+        return Some(serve_warden());
+    }
+    is(jq_worker::ARGUMENT).then(jq_worker::serve)
 }
 
 /// This very program, in the mode that starts workers. Its `main` begins with [`serve_if_warden`].

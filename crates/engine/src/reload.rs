@@ -1,16 +1,16 @@
 //! Another service file takes over, while requests go on.
 //!
-//! All that can fail is made before anything changes. Stages keep their numbers; those that are made as before keep their workers.
+//! All that can fail is made before anything changes. Stages keep their numbers. Workers stay that are made as the new file wants them:
+//! what counts is what they were made of, not what was asked for last.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use evener_core::StageId;
 use evener_doors::Table;
 use evener_doors::triggers::When;
 
-use crate::config::{Service, Stage};
-use crate::ledger::Numbers;
+use crate::config::Service;
+use crate::kit::PlaceId;
 use crate::node::Plans;
 use crate::roster::{Order, Pool};
 use crate::wiring::{self, Locals};
@@ -42,19 +42,18 @@ impl Running {
         let topology = Arc::new(wiring::topology(&service, &numbers, Some(&self.node.topology())));
         let locals = wiring::locals(&service, &numbers, &self.registry, &self.wardens)?;
         let assess = wiring::assess(&service, &numbers)?;
-        let table = Table::new(wiring::routes(&service, &numbers)?)?;
+        let table = Table::new(wiring::routes(&service, &numbers, self.node.jq())?)?;
         let mut triggers = wiring::triggers(&service, &numbers)?;
         triggers.retain(|trigger| !matches!(trigger.when, When::Startup));
-        let mut pools = wiring::recipes(&service, &numbers, &interpreters, &self.folder);
+        let pools = wiring::recipes(&service, &numbers, &interpreters, &self.folder, self.node.memory());
         // From here on nothing fails.
         self.ledger = ledger;
-        let changed = self.node.changed_code();
-        let renewed = self.renew(&service, &numbers, &mut pools, &changed);
-        self.node.overlook(&changed);
+        let stale = self.node.take_stale();
+        let renewed = self.renewed(&pools, &stale);
         let crews = wiring::crews(&service);
         let staying = locals.iter().map(|local| local.stage).collect();
         let wanted = numbers.crews.iter().copied().zip(crews.iter().map(wiring::Crew::wanted)).collect();
-        self.node.replan(Plans { topology, assess, wanted, pools, locals: staying });
+        self.node.replan(Plans { topology, assess, wanted, pools, stale, locals: staying });
         self.replace_locals(&service, locals);
         // After the plan that they lead into.
         let unused = self.http.as_ref().map(|door| door.replace_routes(table));
@@ -72,33 +71,10 @@ impl Running {
         Ok(Reloaded { renewed, later, same })
     }
 
-    /// Marks the pools whose workers are to be made anew, and names them.
-    fn renew(
-        &self,
-        service: &Service,
-        numbers: &Numbers,
-        pools: &mut [Pool],
-        changed: &HashSet<StageId>,
-    ) -> Vec<String> {
-        let mut renewed = Vec::new();
-        for pool in pools {
-            let Some(new) = service.stages.iter().zip(&numbers.crews).find(|(_, number)| **number == pool.stage) else {
-                // Function pools stay as they are.
-                continue;
-            };
-            let name = new.0.name.clone();
-            let Some(old) = self.service.stages.iter().find(|stage| stage.name == name).cloned() else {
-                // It may have been gone for a while, and workers of before may be up for requests that still come to it.
-                pool.renew = true;
-                continue;
-            };
-            let same = made_alike(old, new.0.clone()) && self.service.folder == service.folder;
-            pool.renew = !same || changed.contains(&pool.stage);
-            if pool.renew {
-                renewed.push(name);
-            }
-        }
-        renewed
+    /// The stages whose workers are not made as these pools want them, or of code that has changed since.
+    fn renewed(&self, pools: &[Pool], stale: &HashSet<PlaceId>) -> Vec<String> {
+        let is_outdated = |pool: &&Pool| self.made.is_outdated_by(pool.stage, &pool.kit, stale);
+        pools.iter().filter(is_outdated).map(|pool| pool.kit.name.to_string()).collect()
     }
 
     /// Stages without workers that stay: those that are new or different are done by others from now on.
@@ -127,25 +103,6 @@ impl Running {
         self.triggers = Arc::new(self.triggers.followed_by(triggers));
         tokio::spawn(self.triggers.clone().run(self.stop_triggers.subscribe()));
     }
-}
-
-/// Whether a worker of the one is as good as one of the other.
-fn made_alike(old: Stage, new: Stage) -> bool {
-    let rules_aside = |stage: Stage| Stage {
-        workers: crate::config::Workers::Auto,
-        queue: None,
-        timeout: std::time::Duration::ZERO,
-        retries: 0,
-        retry_on: crate::config::RetryOn::default(),
-        backoff: None,
-        max_jobs_per_worker: None,
-        on_cancel: crate::config::OnCancel::Tell,
-        affinity: None,
-        weight: None,
-        goto: None,
-        ..stage
-    };
-    rules_aside(old) == rules_aside(new)
 }
 
 /// What only the next start of the node heeds.

@@ -2,19 +2,25 @@
 //!
 //! One task owns all slots. Core says when a pool is to have one more or one fewer; a new service file says what pools there are, and how
 //! their workers are made. Workers that are made anew are so one at a time: the new one is up before the old one goes, and if it does
-//! not come up, the old ones stay.
+//! not come up, the old ones stay; or, where two have no room beside each other, the old one is gone before the new one starts.
+//!
+//! A number belongs to a place of the pool: one of 0 to N-1 in a pool of at most N. Whoever takes over a place has its number at once,
+//! and whoever is on the way out of it keeps it.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+mod rollout;
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use evener_core::StageId;
-use evener_supervisor::slot::{Plan, Slot};
+use evener_doors::Node as _;
+use evener_supervisor::slot::Slot;
 use evener_supervisor::warden::Wardens;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use evener_doors::Node as _;
-
+use self::rollout::{Change, Rollout};
+use crate::kit::{Kit, Made, PlaceId};
 use crate::node::Node;
 
 /// What the node asks for, or tells.
@@ -22,53 +28,50 @@ pub(crate) enum Order {
     /// One more worker for a stage.
     Grow(StageId),
     /// A worker is up in that place.
-    Ready(StageId, u32),
-    /// A worker did not come up in that place.
-    Failed(StageId, u32),
-    /// These are the pools from now on.
-    Pools(Vec<Pool>),
+    Ready(PlaceId),
+    /// A worker did not come up in that place, and why.
+    Failed(PlaceId, String),
+    /// The worker in that place was told to leave for good.
+    Left(PlaceId),
+    /// These are the pools from now on, and the code of the workers in these places has changed.
+    Pools(Vec<Pool>, HashSet<PlaceId>),
     /// No request is left of an older plan.
     Outdated,
     /// No request is coming any more by the routes of the plan before.
     Unused,
 }
 
-/// How the worker in each place of a pool is made.
-pub(crate) type Recipe = Arc<dyn Fn(u32) -> Plan + Send + Sync>;
-
 /// A pool of worker processes.
 pub(crate) struct Pool {
     pub(crate) stage: StageId,
     /// How many workers it has, or begins with.
     pub(crate) wanted: u32,
-    /// Whether it sizes itself from there on.
+    /// How many it has at most.
+    pub(crate) most: u32,
+    /// Whether it sizes itself within that.
     pub(crate) scales: bool,
-    /// Whether its present workers are to be made anew.
-    pub(crate) renew: bool,
-    pub(crate) recipe: Recipe,
+    pub(crate) kit: Arc<Kit>,
 }
 
-/// Workers of one pool that are made anew.
-struct Rollout {
-    stage: StageId,
-    /// The places that are still to be given up.
-    old: VecDeque<u32>,
-    change: Change,
-}
-
-/// Where a rollout is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Change {
-    /// At nothing.
-    None,
-    /// `new` is to come up, and then takes over from `old`.
-    Begun { old: u32, new: u32 },
-    /// `old` is finishing what it does. Only then is the next one changed, so that there is one worker more at most.
-    Ending { old: u32 },
+/// A pool as it is to be at present.
+struct Team {
+    most: u32,
+    /// What further workers are made of.
+    kit: Arc<Kit>,
+    /// How many workers are still to be started, once there is room for them.
+    owed: u32,
 }
 
 /// A place in a pool, from its first worker until its last has ended.
 struct Place {
+    stage: StageId,
+    /// Its number in the pool.
+    index: u32,
+    kit: Arc<Kit>,
+    /// What the last worker with this number was made of that had come up.
+    before: Option<Arc<Kit>>,
+    /// Whether a worker has come up here.
+    up: bool,
     /// Ends it at once.
     stop: watch::Sender<bool>,
     /// It has been given up, and its worker is only finishing what it does.
@@ -79,10 +82,13 @@ struct Place {
 pub(crate) struct Roster {
     node: Arc<Node>,
     wardens: Arc<Wardens>,
-    recipes: HashMap<StageId, Recipe>,
-    /// The places that are taken.
-    places: HashMap<StageId, BTreeMap<u32, Place>>,
-    slots: JoinSet<(StageId, u32)>,
+    made: Made,
+    teams: HashMap<StageId, Team>,
+    /// The places that are taken, the oldest first.
+    places: BTreeMap<PlaceId, Place>,
+    /// How many places there ever were.
+    ever: PlaceId,
+    slots: JoinSet<PlaceId>,
     rollouts: VecDeque<Rollout>,
     /// The stages that no request will come to once the older plans are done.
     leaving: Vec<StageId>,
@@ -93,13 +99,15 @@ pub(crate) struct Roster {
 }
 
 impl Roster {
-    /// A roster without workers.
-    pub(crate) fn new(node: Arc<Node>, wardens: Arc<Wardens>) -> Roster {
+    /// A roster without workers, that writes into `made` what it makes.
+    pub(crate) fn new(node: Arc<Node>, wardens: Arc<Wardens>, made: Made) -> Roster {
         Roster {
             node,
             wardens,
-            recipes: HashMap::new(),
-            places: HashMap::new(),
+            made,
+            teams: HashMap::new(),
+            places: BTreeMap::new(),
+            ever: 0,
             slots: JoinSet::new(),
             rollouts: VecDeque::new(),
             leaving: Vec::new(),
@@ -115,7 +123,7 @@ impl Roster {
         mut orders: mpsc::UnboundedReceiver<Order>,
         mut stop: watch::Receiver<bool>,
     ) {
-        self.pools(pools);
+        self.pools(pools, &HashSet::new());
         loop {
             tokio::select! {
                 Some(order) = orders.recv() => self.obey(order),
@@ -130,7 +138,7 @@ impl Roster {
                 _ = stop.wait_for(|stop| *stop) => break,
             }
         }
-        for place in self.places.values().flat_map(BTreeMap::values) {
+        for place in self.places.values() {
             place.stop.send_replace(true);
         }
         while self.slots.join_next().await.is_some() {}
@@ -138,13 +146,14 @@ impl Roster {
 
     fn obey(&mut self, order: Order) {
         match order {
-            Order::Grow(stage) => _ = self.start(stage),
-            Order::Pools(pools) => {
+            Order::Grow(stage) => self.grow(stage),
+            Order::Pools(pools, stale) => {
                 (self.outdated, self.tables) = (false, self.tables + 1);
-                self.pools(pools);
+                self.pools(pools, &stale);
             }
-            Order::Ready(stage, index) => self.came_up(stage, index),
-            Order::Failed(stage, index) => self.did_not_come_up(stage, index),
+            Order::Ready(place) => self.came_up(place),
+            Order::Failed(place, why) => self.did_not_come_up(place, &why),
+            Order::Left(place) => self.left(place),
             Order::Outdated => {
                 self.outdated = true;
                 self.end_older_plans();
@@ -163,160 +172,168 @@ impl Roster {
         }
         self.node.retire_locals();
         for stage in std::mem::take(&mut self.leaving) {
-            self.recipes.remove(&stage);
-            for index in self.taken(stage) {
-                self.give_up(stage, index);
-            }
-        }
-    }
-
-    /// From now on these are the pools. Stages that are not among them keep their workers until the older plans are done.
-    fn pools(&mut self, pools: Vec<Pool>) {
-        let known = self.recipes.keys().copied();
-        self.leaving = known.filter(|stage| pools.iter().all(|pool| pool.stage != *stage)).collect();
-        for Pool { stage, wanted, scales, renew, recipe } in pools {
-            let known = self.recipes.insert(stage, recipe).is_some();
-            let taken = if renew { self.taken(stage) } else { self.taken_but_for_rollout(stage) };
-            let has = taken.len() as u32;
-            (has..wanted).for_each(|_| _ = self.start(stage));
-            // A pool that sizes itself shrinks by itself, as it grew.
-            let most = if scales { has } else { wanted };
-            let (stay, go) = taken.split_at(most.min(has) as usize);
-            go.iter().for_each(|index| self.give_up(stage, *index));
-            if known && renew {
-                self.rollouts.retain(|rollout| rollout.stage != stage);
-                self.rollouts.push_back(Rollout { stage, old: stay.iter().copied().collect(), change: Change::None });
+            self.teams.remove(&stage);
+            self.rollouts.retain(|rollout| rollout.stage != stage);
+            for place in self.staying(stage) {
+                self.give_up(place);
             }
         }
         self.go_on();
     }
 
-    /// The places that are taken and not given up.
-    fn taken(&self, stage: StageId) -> Vec<u32> {
-        let places = self.places.get(&stage).into_iter().flatten();
-        places.filter(|(_, place)| !place.leaving).map(|(index, _)| *index).collect()
+    /// From now on these are the pools. Stages that are not among them keep their workers until the older plans are done.
+    fn pools(&mut self, pools: Vec<Pool>, stale: &HashSet<PlaceId>) {
+        let known = self.teams.keys().copied();
+        self.leaving = known.filter(|stage| pools.iter().all(|pool| pool.stage != *stage)).collect();
+        for stage in &self.leaving {
+            // Nobody asks for its change any more.
+            _ = self.node.change_is_made(*stage);
+        }
+        for pool in pools {
+            self.take_on(pool, stale);
+        }
+        self.go_on();
     }
 
-    /// The same without the place that is to take over from another: a rollout that is under way goes on.
-    fn taken_but_for_rollout(&self, stage: StageId) -> Vec<u32> {
-        let new =
-            self.rollouts.iter().find(|rollout| rollout.stage == stage).and_then(|rollout| match rollout.change {
-                Change::Begun { new, .. } => Some(new),
-                Change::None | Change::Ending { .. } => None,
-            });
-        self.taken(stage).into_iter().filter(|index| Some(*index) != new).collect()
+    fn take_on(&mut self, pool: Pool, stale: &HashSet<PlaceId>) {
+        let Pool { stage, wanted, most, scales, kit } = pool;
+        let owed = self.teams.remove(&stage).map_or(0, |before| before.owed);
+        self.teams.insert(stage, Team { most, kit: kit.clone(), owed: 0 });
+        let at = self.rollouts.iter().position(|rollout| rollout.stage == stage);
+        let change = at.map_or(Change::None, |at| std::mem::replace(&mut self.rollouts[at].change, Change::None));
+        let change = self.carry_on(change, &kit);
+        // One that is to take over from another is no further one; one that is still to be started is.
+        let mut staying = self.staying(stage);
+        staying.retain(|place| !change.is_beside(*place));
+        // Those stay first that have come up: others may never do.
+        staying.sort_by_key(|place| self.places.get(place).map(|place| (!place.up, place.index)));
+        if let Some(at) = at {
+            self.rollouts[at] = Rollout { stage, moves: VecDeque::new(), change };
+        }
+        let coming = usize::from(at.is_some_and(|at| self.rollouts[at].change.is_between()));
+        let missing = wanted.saturating_sub((staying.len() + coming) as u32);
+        (0..missing.max(if scales { owed } else { 0 })).for_each(|_| self.start_further(stage));
+        // A pool that sizes itself shrinks by itself, as it grew.
+        if !scales {
+            let stay = (wanted as usize).saturating_sub(coming).min(staying.len());
+            staying.split_off(stay).into_iter().for_each(|place| self.give_up(place));
+        }
+        self.plan_moves(stage, &staying, |place, old| old.is_outdated_by(&kit, stale.contains(&place)));
+        if !self.is_changing(stage) && self.node.change_is_made(stage) {
+            let name = self.node.stage_name(stage);
+            tracing::info!(
+                stage = name,
+                "the change that had failed is not asked for any more: the workers are as the file says"
+            );
+        }
     }
 
-    /// Keeps a worker alive in the first place that is free, and says which that is.
-    fn start(&mut self, stage: StageId) -> Option<u32> {
-        let recipe = self.recipes.get(&stage)?.clone();
-        let taken = self.places.entry(stage).or_default();
-        let index = (0..).find(|index| !taken.contains_key(index))?;
+    /// The places of a stage that are taken and not given up.
+    fn staying(&self, stage: StageId) -> Vec<PlaceId> {
+        let here = self.places.iter().filter(|(_, place)| place.stage == stage && !place.leaving);
+        here.map(|(id, _)| *id).collect()
+    }
+
+    /// The first number in the pool of a stage that nobody has who stays, or is to get.
+    fn free_index(&self, stage: StageId) -> u32 {
+        let staying = self.places.values().filter(|place| place.stage == stage && !place.leaving);
+        let taken: HashSet<u32> = staying.map(|place| place.index).chain(self.reserved(stage)).collect();
+        (0..).find(|index| !taken.contains(index)).unwrap_or(u32::MAX)
+    }
+
+    /// Core wants one more worker.
+    fn grow(&mut self, stage: StageId) {
+        // To core a worker that was ended to make room for another is one that is missing. That other is on its way.
+        if !self.one_is_coming(stage) {
+            self.start_further(stage);
+        }
+    }
+
+    /// Keeps one more worker alive, in the first place that is free. It waits where there is none, and where it has no room beside those
+    /// of the same name.
+    fn start_further(&mut self, stage: StageId) {
+        let index = self.free_index(stage);
+        let Some(team) = self.teams.get_mut(&stage) else { return };
+        let kit = team.kit.clone();
+        let same_name = |place: &Place| place.stage != stage && place.kit.name == kit.name;
+        if index >= team.most || (kit.stop_first && self.places.values().any(same_name)) {
+            team.owed += 1;
+            return;
+        }
+        self.start(stage, index, kit, None);
+    }
+
+    /// A place is free: those may start that had no room.
+    fn start_owed(&mut self) {
+        let owed: Vec<StageId> = self.teams.iter().filter(|(_, team)| team.owed > 0).map(|(stage, _)| *stage).collect();
+        for stage in owed {
+            let owed = self.teams.get_mut(&stage).map_or(0, |team| std::mem::take(&mut team.owed));
+            (0..owed).for_each(|_| self.start_further(stage));
+        }
+    }
+
+    /// Keeps a worker alive in a place of that number.
+    fn start(&mut self, stage: StageId, index: u32, kit: Arc<Kit>, before: Option<Arc<Kit>>) -> PlaceId {
+        self.ever += 1;
+        let id = self.ever;
         let stop = watch::Sender::new(false);
         let stopped = stop.subscribe();
-        taken.insert(index, Place { stop, leaving: false });
-        let slot = Slot::new(recipe(index), self.wardens.clone(), self.node.clone());
+        let slot = Slot::new((kit.recipe)(index, id), self.wardens.clone(), self.node.clone());
+        self.made.insert(id, stage, kit.clone());
+        self.places.insert(id, Place { stage, index, kit, before, up: false, stop, leaving: false });
         self.slots.spawn(async move {
             slot.run(stopped).await;
-            (stage, index)
+            id
         });
-        Some(index)
+        id
     }
 
     /// Gives up a place: its worker ends what it does, and nobody takes over.
-    fn give_up(&mut self, stage: StageId, index: u32) {
-        let Some(place) = self.places.get_mut(&stage).and_then(|places| places.get_mut(&index)) else { return };
+    fn give_up(&mut self, id: PlaceId) {
+        let Some(place) = self.places.get_mut(&id) else { return };
         place.leaving = true;
-        if !self.node.retire(stage, index) {
+        self.made.remove(id);
+        if !self.node.retire(id) {
             // No worker is up there.
             place.stop.send_replace(true);
         }
     }
 
-    fn ended(&mut self, (stage, index): (StageId, u32)) {
-        if let Some(places) = self.places.get_mut(&stage) {
-            places.remove(&index);
-        }
-        let Some(rollout) = self.rollouts.front_mut().filter(|rollout| rollout.stage == stage) else { return };
-        match rollout.change {
-            Change::Ending { old } if old == index => rollout.change = Change::None,
-            // It was given up before it came up.
-            Change::Begun { new, .. } if new == index => _ = self.rollouts.pop_front(),
-            Change::None | Change::Begun { .. } | Change::Ending { .. } => return,
-        }
+    /// A worker was told to leave for good, for whatever reason.
+    fn left(&mut self, id: PlaceId) {
+        let Some(place) = self.places.get_mut(&id) else { return };
+        place.leaving = true;
+        self.made.remove(id);
+        let stage = place.stage;
+        let staying = self.staying(stage);
+        // There may be room now for one whose number is too high for a smaller pool.
+        self.plan_moves(stage, &staying, |_, _| false);
         self.go_on();
+        self.start_owed();
     }
 
-    /// Whether a worker in that place is to stay.
-    fn stays(&self, stage: StageId, index: u32) -> bool {
-        self.places.get(&stage).and_then(|places| places.get(&index)).is_some_and(|place| !place.leaving)
+    fn ended(&mut self, id: PlaceId) {
+        self.places.remove(&id);
+        self.made.remove(id);
+        self.start_owed();
+        self.change_goes_on(id);
     }
 
-    /// Whether somebody keeps a worker alive in that place, if only until it has finished what it does.
-    fn is_taken(&self, stage: StageId, index: u32) -> bool {
-        self.places.get(&stage).is_some_and(|places| places.contains_key(&index))
-    }
-
-    /// The rollout at hand changes its next place, or makes way for the next one.
-    fn go_on(&mut self) {
-        while let Some(rollout) = self.rollouts.front() {
-            if rollout.change != Change::None {
-                return;
-            }
-            let stage = rollout.stage;
-            let next = self.rollouts.front_mut().and_then(|rollout| rollout.old.pop_front());
-            if next.is_some_and(|old| !self.stays(stage, old)) {
-                continue;
-            }
-            match next.map(|old| (old, self.start(stage))) {
-                Some((old, Some(new))) => {
-                    if let Some(rollout) = self.rollouts.front_mut() {
-                        rollout.change = Change::Begun { old, new };
-                    }
-                }
-                Some((_, None)) => _ = self.rollouts.pop_front(),
-                None => {
-                    let name = self.node.stage_name(stage);
-                    tracing::info!(stage = name, "all workers of the stage are new");
-                    self.rollouts.pop_front();
-                }
-            }
-        }
-    }
-
-    fn came_up(&mut self, stage: StageId, index: u32) {
-        if self.places.get(&stage).and_then(|places| places.get(&index)).is_some_and(|place| place.leaving) {
+    fn came_up(&mut self, id: PlaceId) {
+        let Some(place) = self.places.get_mut(&id) else { return };
+        if place.leaving {
             // The worker that was to go has died, and this one came in its place.
-            return self.give_up(stage, index);
+            return self.give_up(id);
         }
-        let Some(rollout) = self.rollouts.front_mut().filter(|rollout| rollout.stage == stage) else { return };
-        if let Change::Begun { old, new } = rollout.change
-            && new == index
-        {
-            rollout.change = Change::Ending { old };
-            self.give_up(stage, old);
-            if !self.is_taken(stage, old) {
-                // It has left by itself meanwhile.
-                self.ended((stage, old));
-            }
-        }
+        place.up = true;
+        self.change_came_up(id);
     }
 
-    fn did_not_come_up(&mut self, stage: StageId, index: u32) {
-        if self.is_taken(stage, index) && !self.stays(stage, index) {
+    fn did_not_come_up(&mut self, id: PlaceId, why: &str) {
+        if self.places.get(&id).is_some_and(|place| place.leaving) {
             // The worker that was to go has died, and none takes its place.
-            return self.give_up(stage, index);
+            return self.give_up(id);
         }
-        let ours = |rollout: &&Rollout| {
-            rollout.stage == stage && matches!(rollout.change, Change::Begun { new, .. } if new == index)
-        };
-        if self.rollouts.front().filter(ours).is_some() {
-            let name = self.node.stage_name(stage);
-            tracing::error!(stage = name, worker = index, "the old workers go on, since the new one did not come up");
-            self.rollouts.pop_front();
-            self.node.misses_code(stage);
-            self.give_up(stage, index);
-            self.go_on();
-        }
+        self.change_failed(id, why);
     }
 }

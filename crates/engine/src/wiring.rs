@@ -19,6 +19,7 @@ use http::Method;
 pub(crate) use self::workers::{Locals, interpreters, locals, pools, recipes};
 use crate::config::{self, Concurrency, FunctionPool, Service, Stage};
 use crate::errand::{self, Assess};
+use crate::jq::workers::JqWorkers;
 use crate::jq::{JqError, Program};
 use crate::ledger::{Numbers, Shape, lists};
 
@@ -222,7 +223,7 @@ fn rules(stage: &Stage, service: &Service) -> StageRules {
         max_jobs_per_worker: stage.max_jobs_per_worker,
         slots: slots(stage),
         batch: match stage.concurrency {
-            Concurrency::Batch { wait, .. } => Some(Batch { wait, weighed: stage.weight.is_some() }),
+            Concurrency::Batch { wait, idle, .. } => Some(Batch { wait, idle, weighed: stage.weight.is_some() }),
             Concurrency::One | Concurrency::Threads(_) | Concurrency::Async(_) => None,
         },
         scale: scale(stage.workers).filter(|_| has_workers(stage)),
@@ -245,17 +246,17 @@ fn has_workers(stage: &Stage) -> bool {
     matches!(stage.kind, config::Kind::Python(_) | config::Kind::Frames(_))
 }
 
-pub(crate) fn routes(service: &Service, numbers: &Numbers) -> Result<Vec<Route>, JqError> {
-    service.routes.iter().map(|route| self::route(route, service, numbers)).collect()
+pub(crate) fn routes(service: &Service, numbers: &Numbers, jq: &Arc<JqWorkers>) -> Result<Vec<Route>, JqError> {
+    service.routes.iter().map(|route| self::route(route, service, numbers, jq)).collect()
 }
 
 /// What the requests of a route count by.
-fn fairness(filter: &config::Filter) -> Result<Fairness, JqError> {
-    let program = Program::compile(&filter.source)?;
-    Ok(Fairness(Arc::new(move |origin| errand::flow(&program, origin))))
+fn fairness(filter: &config::Filter, jq: &Arc<JqWorkers>) -> Result<Fairness, JqError> {
+    let (program, jq) = (Program::compile(&filter.source)?, jq.clone());
+    Ok(Fairness(Arc::new(move |origin| errand::flow(&program, &jq, origin))))
 }
 
-fn route(route: &config::Route, service: &Service, numbers: &Numbers) -> Result<Route, JqError> {
+fn route(route: &config::Route, service: &Service, numbers: &Numbers, jq: &Arc<JqWorkers>) -> Result<Route, JqError> {
     let fallback = route.fallback.as_ref().map(|value| value.to_string().into());
     let fallback_on = match fallback {
         Some(_) => self::fallback_on(route.fallback_on),
@@ -279,7 +280,7 @@ fn route(route: &config::Route, service: &Service, numbers: &Numbers) -> Result<
         decode: route.decode.map(content),
         body: route.body.unwrap_or(service.limits.body),
         priority: route.priority,
-        fairness: route.fairness.as_ref().map(fairness).transpose()?,
+        fairness: route.fairness.as_ref().map(|filter| fairness(filter, jq)).transpose()?,
         on_error: route.on_error.map(|target| numbers.path(target)),
         cors: route.cors.as_ref().map(cors),
         compression: route.compression,

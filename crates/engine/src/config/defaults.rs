@@ -49,7 +49,7 @@ pub(crate) const DRAIN: Duration = Duration::from_secs(30);
 /// How many elements of a list are on their way at a time.
 pub(crate) const MAX_IN_FLIGHT: u32 = 100;
 
-/// How long a job may wait for others of its batch.
+/// How long jobs may gather for a batch while all workers are busy, before that is a reason to grow.
 pub(crate) const BATCH_WAIT: Duration = Duration::from_millis(5);
 
 /// The headers that a page of another origin may send.

@@ -3,6 +3,7 @@
 //! `include` is gone from the tree afterwards: each file is put over what it includes, so that the including file
 //! wins, and of several included files the later ones.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -23,7 +24,7 @@ const MOST_BYTES: usize = 4 * LARGEST_FILE;
 
 /// What was read so far.
 pub(super) struct Reading<'a> {
-    env: &'a dyn Fn(&str) -> Option<String>,
+    env: &'a dyn Fn(&str) -> Option<OsString>,
     /// The texts, to which the places in the tree and in the diagnostics refer.
     pub(super) sources: Vec<Source>,
     pub(super) found: Vec<Diagnostic>,
@@ -40,7 +41,7 @@ pub(super) struct Reading<'a> {
 }
 
 impl<'a> Reading<'a> {
-    pub(super) fn new(env: &'a dyn Fn(&str) -> Option<String>) -> Self {
+    pub(super) fn new(env: &'a dyn Fn(&str) -> Option<OsString>) -> Self {
         Self {
             env,
             sources: Vec::new(),

@@ -128,6 +128,7 @@ pub(crate) const LEAST_MEMORY: u64 = 1 << 20;
 pub(crate) const LEAST_HEADERS: u64 = 1 << 10;
 
 pub(crate) const ON_CANCEL: &[&str] = &["tell", "kill"];
+pub(crate) const RELOAD: &[&str] = &["start-first", "stop-first"];
 pub(crate) const PROTOCOL: &[&str] = &["frames"];
 pub(crate) const RETRY_ON: &[&str] = &["lost", "timeout", "error"];
 pub(crate) const FALLBACK_ON: &[&str] = &["timeout", "error", "lost", "unavailable"];
@@ -143,8 +144,17 @@ pub(crate) const KINDS: &[&str] = &["python", "jq", "rust", "command"];
 /// Those that say something about programs which are started for each job.
 pub(crate) const OF_COMMANDS: &[&str] = &["output", "max_output"];
 /// Those that mean nothing for a program which is started for each job.
-pub(crate) const NOT_OF_COMMANDS: &[&str] =
-    &["interpreter", "max_jobs_per_worker", "start_timeout", "threads", "concurrency", "batch", "affinity", "goto"];
+pub(crate) const NOT_OF_COMMANDS: &[&str] = &[
+    "interpreter",
+    "max_jobs_per_worker",
+    "start_timeout",
+    "reload",
+    "threads",
+    "concurrency",
+    "batch",
+    "affinity",
+    "goto",
+];
 /// Those that mean nothing for a program which speaks the worker protocol.
 pub(crate) const NOT_OF_FRAMES: &[&str] = &["interpreter", "threads", "output", "max_output"];
 
@@ -162,6 +172,7 @@ pub(crate) const OF_WORKERS: &[&str] = &[
     "start_timeout",
     "grace",
     "on_cancel",
+    "reload",
     "retries",
     "retry_on",
     "backoff",
@@ -450,6 +461,13 @@ pub(crate) static STAGE: Table = Table {
         workforce::GRACE,
         workforce::ON_CANCEL.or(Default::Text("tell")),
         key(
+            "reload",
+            Shape::Choice(RELOAD),
+            "How a worker is replaced by another, after a reload or after `max_jobs_per_worker` jobs: the new one is up before \
+             the old one goes, or the old one is gone before the new one starts.",
+        )
+        .or(Default::Text("start-first")),
+        key(
             "threads",
             Shape::Number { least: 1, most: MOST_SLOTS },
             "How many jobs a worker does at the same time, each in a thread of its own.",
@@ -512,7 +530,13 @@ pub(crate) static BATCH: Table = Table {
             "The most jobs of one call, or with `weight` the most that they weigh together.",
         )
         .required(),
-        key("wait", Shape::Duration, "How long a job may wait for others.").or(Default::Duration(defaults::BATCH_WAIT)),
+        key(
+            "wait",
+            Shape::Either(&[Shape::Duration, Shape::Mapping(&BATCH_WAIT)]),
+            "How long jobs may gather while all workers are busy, before a pool that sizes itself grows for them. An idle \
+             worker takes what there is at once, or with `idle` waits for more.",
+        )
+        .or(Default::Duration(defaults::BATCH_WAIT)),
         key(
             "weight",
             Shape::Text,
@@ -523,6 +547,19 @@ pub(crate) static BATCH: Table = Table {
     some_of: &[],
     later: &[],
     instead: &[("size", "max", "write `max`"), ("timeout", "wait", "write `wait`")],
+};
+
+pub(crate) static BATCH_WAIT: Table = Table {
+    what: "`wait`",
+    keys: &[key(
+        "idle",
+        Shape::Duration,
+        "How long a job may wait for others beside an idle worker; a batch that is full does not wait.",
+    )
+    .required()],
+    some_of: &[],
+    later: &[],
+    instead: &[("busy", "", "while all workers are busy, jobs gather by themselves")],
 };
 
 pub(crate) static FUNCTION_POOL: Table = Table {

@@ -19,15 +19,17 @@ mod walk;
 mod yaml;
 
 use std::cell::RefCell;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub use diagnostic::{Diagnostic, Report, Severity};
 pub use overlay::Overlay;
 pub use schema::schema;
 pub use service::{
     CommandLine, Concurrency, Cors, Decode, FallbackOn, Filter, FunctionPool, Input, Kind, Limits, Listen, Listener,
-    OnCancel, OnFailure, Over, Overlap, Pipeline, PythonTarget, RetryOn, Route, RouteTarget, Scatter, Service, Stage,
-    Step, Target, Tls, Trigger, When, Workers,
+    OnCancel, OnFailure, Over, Overlap, Pipeline, PythonTarget, Replacement, RetryOn, Route, RouteTarget, Scatter,
+    Service, Stage, Step, Target, Tls, Trigger, When, Workers,
 };
 pub use source::Span;
 pub use test::{Expect, Expectation, Test, TestRequest};
@@ -37,34 +39,39 @@ use source::Source;
 use walk::Walk;
 use yaml::Value;
 
+use crate::jq::Program;
+
 /// The largest service file, in bytes (1 MiB).
 pub const LARGEST_FILE: usize = 1 << 20;
 
 /// A service that can run, and what its author may still want to hear.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Loaded {
     /// The service.
     pub service: Service,
     /// Warnings, without errors; mostly empty.
     pub warnings: Report,
+    /// Its jq programs, which take long to compile. As long as these are held, a node that is made of the service takes them as
+    /// they are.
+    pub programs: Vec<Arc<Program>>,
 }
 
 impl From<Service> for Loaded {
     /// A service that comes from no file, with nothing to say about it.
     fn from(service: Service) -> Loaded {
-        Loaded { service, warnings: Report::new(vec![Source::new("", "")], Vec::new()) }
+        Loaded { service, warnings: Report::new(vec![Source::new("", "")], Vec::new()), programs: Vec::new() }
     }
 }
 
-/// Reads a service file. `env` answers for `${NAME}`; a program passes `&|name| std::env::var(name).ok()`.
+/// Reads a service file. `env` answers for `${NAME}`; a program passes `&|name| std::env::var_os(name)`.
 ///
 /// The error holds everything that is wrong, and the warnings as well.
-pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Report> {
+pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Loaded, Report> {
     load_with(path, &[], env)
 }
 
 /// Like [`load`], with overlays over the file, of which the later ones win.
-pub fn load_with(path: &Path, overlays: &[Overlay], env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Report> {
+pub fn load_with(path: &Path, overlays: &[Overlay], env: &dyn Fn(&str) -> Option<OsString>) -> Result<Loaded, Report> {
     let name = path.display().to_string();
     match include::text_of(path) {
         Ok(text) => {
@@ -77,7 +84,7 @@ pub fn load_with(path: &Path, overlays: &[Overlay], env: &dyn Fn(&str) -> Option
 
 /// Reads a service from a text. `name` is the file name for messages; relative paths start in `folder`
 /// (an empty one is the working directory).
-pub fn parse(name: &str, text: &str, folder: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Report> {
+pub fn parse(name: &str, text: &str, folder: &Path, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Loaded, Report> {
     let source = Source::new(name, text);
     if text.len() > LARGEST_FILE {
         return Err(Report::new(vec![source], vec![include::too_large()]));
@@ -90,7 +97,7 @@ fn resolve(
     file: &Path,
     folder: &Path,
     overlays: &[Overlay],
-    env: &dyn Fn(&str) -> Option<String>,
+    env: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<Loaded, Report> {
     let folder = absolute(folder);
     let mut reading = Reading::new(env);
@@ -105,22 +112,31 @@ fn resolve(
     }
     let Reading { sources, found, files, incomplete, .. } = reading;
     let read = files.clone();
+    let programs = RefCell::default();
     let mut walk = Walk {
         file,
         folder: &folder,
         sources: &sources,
         files,
         found,
-        programs: &RefCell::default(),
+        programs: &programs,
         overlaid: !overlays.is_empty(),
     };
     let service = root.filter(|_| !incomplete).and_then(|root| walk.service(&root));
     let found = walk.found;
     let report = Report::new(sources, found).with_files(read);
     match service {
-        Some(service) => Ok(Loaded { service, warnings: report }),
+        Some(service) => {
+            let programs = programs.into_inner().into_values().collect();
+            Ok(Loaded { service, warnings: report, programs })
+        }
         None => Err(report),
     }
+}
+
+/// A path as it may be shown on a terminal: control characters are escaped.
+pub fn show_path(path: &Path) -> String {
+    source::show_name(&path.display().to_string())
 }
 
 fn absolute(folder: &Path) -> PathBuf {

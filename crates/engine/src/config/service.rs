@@ -146,6 +146,8 @@ pub struct Stage {
     pub grace: Duration,
     /// What happens to a running job that nobody waits for any more (its worker is told).
     pub on_cancel: OnCancel,
+    /// How a worker is replaced by another (the new one is up before the old one goes).
+    pub reload: Replacement,
     /// How many jobs one worker does, and how (one at a time).
     pub concurrency: Concurrency,
     /// The key of a job, if equal keys go to the same worker while it is free.
@@ -160,6 +162,15 @@ pub struct Stage {
     pub max_output: Option<u64>,
 }
 
+/// How a worker is replaced by another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replacement {
+    /// The new one is up before the old one goes.
+    StartFirst,
+    /// The old one is gone before the new one starts.
+    StopFirst,
+}
+
 /// How many jobs one worker does, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Concurrency {
@@ -169,12 +180,14 @@ pub enum Concurrency {
     Threads(u32),
     /// So many at the same time, as asynchronous functions.
     Async(u32),
-    /// Up to `max` in one call, each of which waits for others for up to `wait` (5 ms).
+    /// Up to `max` in one call.
     Batch {
         /// The most jobs of one call, or the most that they weigh together.
         max: u32,
-        /// How long a job may wait for others.
+        /// How long jobs may gather while all workers are busy, before a pool that sizes itself grows for them (5 ms).
         wait: Duration,
+        /// How long a job may wait for others beside an idle worker (not at all).
+        idle: Duration,
     },
 }
 
@@ -199,7 +212,7 @@ pub struct FunctionPool {
     pub interpreter: Option<PathBuf>,
     /// The whole `sys.path` of the workers, in place of their own; `None` leaves them theirs. No service file says it:
     /// a private engine takes it from the script that it belongs to.
-    pub sys_path: Option<Vec<String>>,
+    pub sys_path: Option<Vec<PathBuf>>,
     /// The most memory of one worker, in bytes; `None` is no limit.
     pub memory: Option<u64>,
     /// After how many calls a worker is replaced; `None` is never.

@@ -35,11 +35,20 @@ pub(crate) struct Source {
     pub(crate) text: Arc<str>,
 }
 
+/// A file's name as it may be shown: what a terminal would take for a command is escaped.
+pub(crate) fn show_name(name: &str) -> String {
+    let shown = |character: char| match character.is_control() {
+        true => character.escape_default().to_string(),
+        false => character.to_string(),
+    };
+    name.chars().map(shown).collect()
+}
+
 impl Source {
     /// A byte order mark at the beginning is no part of the text.
     pub(crate) fn new(name: &str, text: &str) -> Self {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        Self { name: name.into(), text: text.into() }
+        Self { name: show_name(name).into(), text: text.into() }
     }
 
     /// The line of a byte, counted from 1, and its column in characters, counted from 1.

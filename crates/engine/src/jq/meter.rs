@@ -5,8 +5,6 @@
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use jaq_json::{Num, Val};
@@ -17,19 +15,18 @@ use super::{Limits, RunError};
 const STACK: usize = 768 << 10;
 /// Values may be nested so deep.
 pub(super) const DEPTH: usize = 256;
-/// The clock is read once in so many steps.
-const CLOCK: u64 = 256;
+/// The clock is read once in so many steps. What one step may take is bounded by the largest value.
+const CLOCK: u64 = 16;
 /// What an element of a list takes, in bytes.
 const ELEMENT: u64 = 16;
 
 struct Meter {
     steps: u64,
     next_look: u64,
-    memory: u64,
-    most: u64,
+    made: u64,
+    largest: u64,
     base: usize,
     until: Option<Instant>,
-    cancel: Option<Arc<AtomicBool>>,
 }
 
 thread_local! {
@@ -44,11 +41,10 @@ pub(super) fn metered<T>(limits: &Limits, work: impl FnOnce() -> Result<T, RunEr
     let meter = Meter {
         steps: limits.steps,
         next_look: limits.steps,
-        memory: limits.memory,
-        most: limits.memory,
+        made: limits.made,
+        largest: limits.largest,
         base: here(),
         until: limits.until,
-        cancel: limits.cancel.clone(),
     };
     let before = METER.replace(Some(meter));
     let done = catch_unwind(AssertUnwindSafe(work));
@@ -79,9 +75,6 @@ impl Meter {
             return Ok(());
         }
         self.next_look = self.steps.saturating_sub(CLOCK);
-        if self.cancel.as_ref().is_some_and(|cancel| cancel.load(Ordering::Relaxed)) {
-            return Err(RunError::Cancelled);
-        }
         match self.until {
             Some(until) if Instant::now() >= until => Err(RunError::Time),
             _ => Ok(()),
@@ -89,7 +82,7 @@ impl Meter {
     }
 
     fn take(&mut self, bytes: u64) -> Result<(), RunError> {
-        self.memory = self.memory.checked_sub(bytes).ok_or(RunError::Memory)?;
+        self.made = self.made.checked_sub(bytes).ok_or(RunError::Memory)?;
         Ok(())
     }
 }
@@ -109,19 +102,12 @@ pub(super) fn step() {
 /// A value is about to be kept or read as a whole: its size as a tree is bounded, as if nothing of it were shared.
 pub(super) fn keep(value: &Val) {
     with(|meter| {
-        let (nodes, bytes) = size(value, meter.most).ok_or(RunError::Memory)?;
-        meter.step(1 + nodes / 16)?;
-        if bytes > meter.most {
+        let (nodes, bytes) = size(value, meter.largest).ok_or(RunError::Memory)?;
+        meter.step(1 + nodes / 16 + bytes / 4096)?;
+        if bytes > meter.largest {
             return Err(RunError::Memory);
         }
-        let own = match value {
-            Val::TStr(text) | Val::BStr(text) => text.len() as u64,
-            Val::Arr(list) => ELEMENT * list.len() as u64,
-            Val::Obj(map) => 4 * ELEMENT * map.len() as u64,
-            Val::Num(_) => number(value),
-            _ => 0,
-        };
-        meter.take(ELEMENT + own)
+        meter.take(ELEMENT + shallow(value))
     });
 }
 
@@ -130,6 +116,32 @@ pub(super) fn make(bytes: u64) {
     with(|meter| {
         meter.step(1 + bytes / 256)?;
         meter.take(bytes)
+    });
+}
+
+/// A value is about to be gone through by itself, and perhaps made again: its elements are not looked at.
+pub(super) fn read(value: &Val) {
+    make(match value {
+        Val::TStr(_) | Val::BStr(_) => 4 * shallow(value),
+        _ => shallow(value),
+    });
+}
+
+/// The characters of a text are about to be counted; the elements of a list are counted already.
+pub(super) fn count(value: &Val) {
+    with(|meter| match value {
+        Val::TStr(text) => meter.step(1 + text.len() as u64 / 1024),
+        _ => meter.step(1),
+    });
+}
+
+/// A value is about to be sorted, or to be what others are sorted by: each part of it may be compared so many times.
+pub(super) fn sort(value: &Val) {
+    const COMPARED: u64 = 16;
+    with(|meter| {
+        let (nodes, bytes) = size(value, meter.largest).ok_or(RunError::Memory)?;
+        meter.step(1 + nodes * COMPARED / 16 + bytes * COMPARED / 4096)?;
+        meter.take(ELEMENT + shallow(value))
     });
 }
 
@@ -143,8 +155,8 @@ pub(super) fn path(parts: usize) {
 /// An operation compares each part of one value with each part of another.
 pub(super) fn product(left: &Val, right: &Val) {
     with(|meter| {
-        let left = size(left, meter.most).ok_or(RunError::Memory)?;
-        let right = size(right, meter.most).ok_or(RunError::Memory)?;
+        let left = size(left, meter.largest).ok_or(RunError::Memory)?;
+        let right = size(right, meter.largest).ok_or(RunError::Memory)?;
         meter.step(1 + left.1.saturating_mul(right.1) / 4096)
     });
 }

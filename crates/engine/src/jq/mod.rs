@@ -1,27 +1,40 @@
-//! jq programs, run in this process and within limits.
+//! jq programs, run within limits.
 //!
 //! A program cannot reach out of itself: no files, no environment, no terminal. One that runs away is stopped: it has so
-//! many steps, so much time, and about so much memory. What is not bounded: a single regular expression or a single sort is
-//! not interrupted, though the size of what they work on is; and memory is an estimate, of what a program makes in all.
+//! many steps, so much time, and so many bytes that it may make. What is counted bounds a program only as far as every filter that it
+//! calls takes time and memory in proportion to what it works on: [`Program::is_bounded`] says whether that is so. A bounded program
+//! may run in the node, with little to spend ([`Limits::at_once`]); everything else runs in worker processes of its own
+//! ([`workers`]), which are bounded by the kernel and can be killed.
 
+mod bounded;
 mod meter;
 mod natives;
 mod nesting;
 mod rewrite;
 pub mod template;
+pub(crate) mod workers;
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicBool;
+use std::num::NonZero;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jaq_core::load::parse::{Def, Term};
 use jaq_core::load::{self, Arena, File, Loader};
 use jaq_core::{Compiler, Ctx, Filter, Vars};
 use jaq_json::Val;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use natives::Data;
 
+/// The most bytes of memory that a run may use.
+const MEMORY: u64 = 256 << 20;
+/// The most bytes of output.
+const OUTPUT: usize = 16 << 20;
+/// How long a program may run where others wait for the same thread.
+pub(crate) const AT_ONCE: Duration = Duration::from_millis(1);
+/// The largest input of such a run, in bytes.
+pub(crate) const LARGEST_AT_ONCE: usize = 32 * 1024;
 /// The longest program, in bytes.
 const LONGEST: usize = 16 << 10;
 /// Brackets in a program may be nested so deep.
@@ -53,9 +66,6 @@ pub enum RunError {
     /// It made too much, or recursed or nested too deep.
     #[error("the jq program needs more memory than it may use, or nests too deep")]
     Memory,
-    /// Nobody wants the value any more.
-    #[error("the jq program was cancelled")]
-    Cancelled,
     /// It failed on this input.
     #[error("{0}")]
     Failed(String),
@@ -67,6 +77,21 @@ pub enum RunError {
     Output(String),
 }
 
+impl RunError {
+    /// What clients are told of it.
+    pub(crate) fn detail(&self) -> String {
+        match self {
+            RunError::Failed(detail) => format!("the jq program failed: {detail}"),
+            error => error.to_string(),
+        }
+    }
+
+    /// Whether the run was stopped for what it spent: with more, it may come to a value.
+    pub(crate) fn wants_more(&self) -> bool {
+        matches!(self, RunError::Steps | RunError::Time | RunError::Memory)
+    }
+}
+
 /// What a run may use.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -74,17 +99,26 @@ pub struct Limits {
     pub steps: u64,
     /// When to stop.
     pub until: Option<Instant>,
-    /// About the most bytes that it may make, all values together.
-    pub memory: u64,
+    /// The most bytes that it may make, all values together, those that it holds no more as well.
+    pub made: u64,
+    /// The most bytes of one value, counted as if nothing of it were shared.
+    pub largest: u64,
     /// The most bytes of output.
     pub output: usize,
-    /// Set by another thread to stop the run.
-    pub cancel: Option<Arc<AtomicBool>>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { steps: 10_000_000, until: None, memory: 256 << 20, output: 16 << 20, cancel: None }
+        Self { steps: 10_000_000, until: None, made: MEMORY, largest: MEMORY, output: OUTPUT }
+    }
+}
+
+impl Limits {
+    /// What a bounded program may spend where others wait for the same thread.
+    pub fn at_once() -> Limits {
+        const STEPS: u64 = 20_000;
+        const MADE: u64 = 1 << 20;
+        Limits { steps: STEPS, until: Some(Instant::now() + AT_ONCE), made: MADE, largest: MADE, ..Limits::default() }
     }
 }
 
@@ -99,7 +133,11 @@ pub enum Input<'a> {
 
 /// A compiled program; any number of threads may run it at a time.
 pub struct Program {
+    source: Box<str>,
     filter: Filter<Data>,
+    bounded: bool,
+    /// How many worker processes may run it at the same time, other than for the jobs of a stage, which has places of its own.
+    turns: Semaphore,
 }
 
 impl std::fmt::Debug for Program {
@@ -114,7 +152,18 @@ static LIBRARY: LazyLock<Vec<Def<&'static str>>> =
 
 fn library() -> impl Iterator<Item = Def<&'static str>> {
     let all = jaq_core::defs().chain(jaq_std::defs()).chain(jaq_json::defs());
-    all.filter(|def| !natives::OUTSIDE_DEFS.contains(&def.name))
+    let all = all.filter(|def| !natives::OUTSIDE_DEFS.contains(&def.name));
+    all.map(|def| if (def.name, def.args.len()) == ("sub", 3) { substitution().unwrap_or(def) } else { def })
+}
+
+/// `sub` and `gsub`, without keeping all that the text was before each match: the library's own takes memory that is quadratic in the
+/// text. Where a match gives several texts, each gives a text as a whole, as in the library.
+fn substitution() -> Option<Def<&'static str>> {
+    const SOURCE: &str = r#"def sub(re; f; flags):
+        def handle: if isarray then capture_of_match | f end;
+        [split_matches(re; flags)[] | [handle]] as $parts
+        | if all($parts[]; length == 1) then "" + ([$parts[][0]] | add) else reduce $parts[] as $p (""; . + $p[]) end;"#;
+    load::parse(SOURCE, |parser| parser.defs())?.pop()
 }
 
 /// The programs that are in use, by their source: a service file that takes over mostly has the same as the one before.
@@ -146,14 +195,36 @@ impl Program {
         if nesting::brackets(source) > DEEPEST {
             return Err(JqError { message: "the jq program is nested too deep".into(), offset: None });
         }
-        let source = source.to_owned();
+        let code = source.to_owned();
         let compiled = std::thread::Builder::new().name("jq".into()).stack_size(PARSER_STACK);
         let failed = |_| JqError { message: "there is no thread to compile the program".into(), offset: None };
-        let thread = compiled.spawn(move || compile(&source)).map_err(failed)?;
-        let filter = thread.join().unwrap_or_else(|_| {
+        let thread = compiled.spawn(move || compile(&code)).map_err(failed)?;
+        let (filter, bounded) = thread.join().unwrap_or_else(|_| {
             Err(JqError { message: "the jq compiler panicked over this program".into(), offset: None })
         })?;
-        Ok(Arc::new(Self { filter }))
+        let turns = Semaphore::new(std::thread::available_parallelism().map_or(1, NonZero::get));
+        Ok(Arc::new(Self { source: source.into(), filter, bounded, turns }))
+    }
+
+    /// Whether its steps and what it makes bound the time and the memory that it takes. What calls a regular expression is not.
+    pub fn is_bounded(&self) -> bool {
+        self.bounded
+    }
+
+    /// Whether it may run on that much input where others wait for the same thread.
+    pub(crate) fn may_run_at_once(&self, input: usize) -> bool {
+        self.bounded && input <= LARGEST_AT_ONCE
+    }
+
+    /// Waits until it may run in a worker process for something else than the job of a stage.
+    pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        // Nobody closes it.
+        self.turns.acquire().await.ok()
+    }
+
+    /// The program as it was written.
+    pub(crate) fn source(&self) -> &str {
+        &self.source
     }
 
     /// Runs the program, and has `take` make something of its one value.
@@ -256,11 +327,17 @@ fn read(input: Input<'_>) -> Result<Val, RunError> {
         Input::Text(text) => Ok(Val::from(text.to_owned())),
         Input::Json(json) if nesting::too_deep(json) => Err(RunError::Failed("the value is nested too deep".into())),
         // serde_json first: jaq reads more than JSON, such as comments and NaN.
-        Input::Json(json) => match serde_json::from_slice::<serde::de::IgnoredAny>(json) {
-            Err(error) => Err(RunError::NotJson(error.to_string())),
-            Ok(_) => jaq_json::read::parse_single(json).map_err(|error| RunError::NotJson(error.to_string())),
+        Input::Json(json) => match check_json(json) {
+            Err(error) => Err(RunError::NotJson(error)),
+            Ok(()) => jaq_json::read::parse_single(json).map_err(|error| RunError::NotJson(error.to_string())),
         },
     }
+}
+
+/// Whether bytes are JSON, which is UTF-8. The parser alone does not look into strings that it skips.
+pub(crate) fn check_json(bytes: &[u8]) -> Result<(), String> {
+    let text = std::str::from_utf8(bytes).map_err(|error| format!("it is not UTF-8: {error}"))?;
+    serde_json::from_str::<serde::de::IgnoredAny>(text).map(|_| ()).map_err(|error| error.to_string())
 }
 
 /// Writes JSON, up to so many bytes.
@@ -270,8 +347,8 @@ fn write(value: &Val, most: usize) -> Result<Vec<u8>, RunError> {
         return Err(RunError::Output(format!("the jq program gave more than {most} bytes")));
     }
     // What is no JSON (NaN, bytes, keys that are no texts) would be written as something that nobody else reads.
-    match serde_json::from_slice::<serde::de::IgnoredAny>(&json.bytes) {
-        Ok(_) => Ok(json.bytes),
+    match check_json(&json.bytes) {
+        Ok(()) => Ok(json.bytes),
         Err(_) => Err(RunError::Output("the jq program gave a value that JSON cannot say".into())),
     }
 }
@@ -295,7 +372,8 @@ impl std::io::Write for Bounded {
     }
 }
 
-fn compile(source: &str) -> Result<Filter<Data>, JqError> {
+/// Compiles a program, and says whether what is counted bounds it.
+fn compile(source: &str) -> Result<(Filter<Data>, bool), JqError> {
     // Once as it is written, for what is wrong with it.
     let arena = Arena::default();
     let file = File { code: source, path: () };
@@ -308,6 +386,7 @@ fn compile(source: &str) -> Result<Filter<Data>, JqError> {
     let message = "imports and includes have no meaning here";
     let body: Term<&str> =
         load::parse(source, |parser| parser.term()).ok_or_else(|| JqError { message: message.into(), offset: None })?;
+    let bounded = bounded::is_bounded(&body);
     let main = rewrite::term(body, 0).map_err(|refused| JqError {
         message: match refused {
             rewrite::Refused::TooDeep => "the jq program is nested too deep".into(),
@@ -322,7 +401,8 @@ fn compile(source: &str) -> Result<Filter<Data>, JqError> {
     let file = File { code: MAIN, path: () };
     let unexpected = |_| JqError { message: "the jq program cannot be bounded".into(), offset: None };
     let loaded = Loader::new(LIBRARY.iter().cloned().chain([main])).load(&arena, file).map_err(|_| unexpected(()))?;
-    Compiler::<_, Data>::default().with_funs(natives::all()).compile(loaded).map_err(|_| unexpected(()))
+    let filter = Compiler::<_, Data>::default().with_funs(natives::all()).compile(loaded);
+    Ok((filter.map_err(|_| unexpected(()))?, bounded))
 }
 
 fn describe_load(source: &str, errors: load::Errors<&str, ()>) -> JqError {

@@ -15,6 +15,12 @@ pub(super) type Data = JustLut<Val>;
 pub(super) const STEP: &str = "\u{1}step";
 /// Counts a step and measures the value.
 pub(super) const KEEP: &str = "\u{1}keep";
+/// Counts what it takes to go through a value by itself.
+pub(super) const READ: &str = "\u{1}read";
+/// Counts what it takes to count what a value has.
+pub(super) const COUNT: &str = "\u{1}count";
+/// Counts what it takes to sort a value, or by it.
+pub(super) const SORT: &str = "\u{1}sort";
 /// Counts the product of two sizes as steps.
 pub(super) const PRODUCT: &str = "\u{1}product";
 /// Filters that end the process, read its environment or write to its terminal.
@@ -25,8 +31,92 @@ pub(super) const OUTSIDE_DEFS: &[&str] = &["halt", "halt_error", "debug", "stder
 
 pub(super) fn all() -> impl Iterator<Item = Fun<Data>> {
     let theirs = jaq_core::funs::<Data>().chain(jaq_std::funs::<Data>()).chain(jaq_json::funs::<Data>());
-    let theirs = theirs.filter(|(name, args, _)| !(OUTSIDE.contains(name) || *name == "fromjson" && args.is_empty()));
+    let ours = |name: &str, args: usize| matches!((name, args), ("fromjson" | "implode", 0));
+    let theirs = theirs.filter(move |(name, args, _)| !OUTSIDE.contains(name) && !ours(name, args.len()));
     theirs.chain(marks()).chain(guarded())
+}
+
+/// The filters of jaq that take time and memory in proportion to their input at most, as far as that is counted where they are called
+/// (`rewrite`), each with how many arguments it has. What is not named here may take any time: regular expressions first of all.
+const BOUNDED: &[(&str, usize)] = &[
+    ("error_empty", 0),
+    ("path", 1),
+    ("path_value", 1),
+    ("range", 3),
+    ("keys_unsorted", 0),
+    ("key_values", 0),
+    ("first", 1),
+    ("last", 1),
+    ("limit", 2),
+    ("skip", 2),
+    ("floor", 0),
+    ("round", 0),
+    ("ceil", 0),
+    ("fabs", 0),
+    ("sqrt", 0),
+    ("pow", 2),
+    ("log", 0),
+    ("log2", 0),
+    ("log10", 0),
+    ("exp", 0),
+    ("exp2", 0),
+    ("exp10", 0),
+    ("trunc", 0),
+    ("fmin", 2),
+    ("fmax", 2),
+    ("fmod", 2),
+    ("utf8bytelength", 0),
+    ("explode", 0),
+    ("implode", 0),
+    ("ascii_downcase", 0),
+    ("ascii_upcase", 0),
+    ("reverse", 0),
+    ("sort", 0),
+    ("sort_by", 1),
+    ("group_by", 1),
+    ("min_by_or_empty", 1),
+    ("max_by_or_empty", 1),
+    ("startswith", 1),
+    ("endswith", 1),
+    ("ltrimstr", 1),
+    ("rtrimstr", 1),
+    ("trim", 0),
+    ("ltrim", 0),
+    ("rtrim", 0),
+    ("escape_sh", 0),
+    ("escape_html", 0),
+    ("encode_uri", 0),
+    ("decode_uri", 0),
+    ("encode_base64", 0),
+    ("decode_base64", 0),
+    ("now", 0),
+    ("todateiso8601", 0),
+    ("fromdateiso8601", 0),
+    ("gmtime", 0),
+    ("mktime", 0),
+    ("fromjson", 0),
+    ("tojson", 0),
+    ("tobytes", 0),
+    ("length", 0),
+    ("contains", 1),
+    ("has", 1),
+    ("indices", 1),
+];
+
+/// The filters of jaq that may take any time and any memory, each with how many arguments it has.
+pub(super) fn unbounded() -> impl Iterator<Item = (&'static str, usize)> {
+    let all = all().map(|(name, args, _)| (name, args.len()));
+    all.filter(|call| !call.0.starts_with('\u{1}') && !BOUNDED.contains(call))
+}
+
+/// A mark that measures the value, for places where there are no paths.
+macro_rules! measure {
+    ($with:path) => {
+        Native::<Data>::new(|cv| {
+            $with(&cv.1);
+            box_once(Ok(cv.1))
+        })
+    };
 }
 
 fn marks() -> Vec<Fun<Data>> {
@@ -56,12 +146,22 @@ fn marks() -> Vec<Fun<Data>> {
         meter::keep(&cv.1);
         update(cv.1)
     });
+    let read = measure!(meter::read);
+    let count = measure!(meter::count);
+    let sort = measure!(meter::sort);
     let product = Native::<Data>::new(|mut cv| {
         let other = cv.0.pop_var();
         meter::product(&cv.1, &other);
         box_once(Ok(cv.1))
     });
-    vec![(STEP, v(0), step), (KEEP, v(0), keep), (PRODUCT, v(1), product)]
+    vec![
+        (STEP, v(0), step),
+        (KEEP, v(0), keep),
+        (READ, v(0), read),
+        (COUNT, v(0), count),
+        (SORT, v(0), sort),
+        (PRODUCT, v(1), product),
+    ]
 }
 
 macro_rules! math {
@@ -78,11 +178,12 @@ macro_rules! math {
 
 fn guarded() -> Vec<Fun<Data>> {
     vec![
-        math!("\u{1}add", smaller, +),
+        math!("\u{1}add", joined, +),
         math!("\u{1}sub", |left, right| { meter::step(); lists(left, right) }, -),
         math!("\u{1}mul", times, *),
         math!("\u{1}div", |left, right| { meter::make(8 * meter::shallow(left)); lists(left, right) }, /),
         math!("\u{1}rem", |left, right| { meter::step(); lists(left, right) }, %),
+        ("implode", v(0), Native::<Data>::new(|cv| bome(implode(&cv.1)))),
         (
             "fromjson",
             v(0),
@@ -100,12 +201,20 @@ fn guarded() -> Vec<Fun<Data>> {
     ]
 }
 
-/// Joining copies the smaller of two, mostly; a text that grows is copied now and then.
-fn smaller(left: &Val, right: &Val) {
-    meter::make(match (left, right) {
-        (Val::Arr(_) | Val::Obj(_), _) => meter::shallow(right),
-        _ => meter::shallow(left).min(meter::shallow(right)) + meter::shallow(left) / 64,
-    });
+/// Joining copies both, unless nobody else has the first: who has it is not known here.
+fn joined(left: &Val, right: &Val) {
+    meter::make(meter::shallow(left) + meter::shallow(right));
+}
+
+/// A text of characters by their numbers.
+fn implode(value: &Val) -> Result<Val, Error<Val>> {
+    let Val::Arr(items) = value else { return Err(Error::typ(value.clone(), "array")) };
+    let character = |item: &Val| {
+        let number = jaq_std::ValT::as_isize(item).and_then(|number| u32::try_from(number).ok());
+        let refused = || Error::str(format_args!("cannot use {item} as character"));
+        number.and_then(char::from_u32).ok_or_else(refused)
+    };
+    items.iter().map(character).collect::<Result<String, _>>().map(Val::from)
 }
 
 fn parse(text: &[u8]) -> Result<Val, Error<Val>> {

@@ -8,7 +8,7 @@ use jaq_core::load::parse::{BinaryOp, Def, Pattern, Term};
 use jaq_core::ops::Math;
 use jaq_core::path::{Part, Path};
 
-use super::natives::{KEEP, PRODUCT, STEP};
+use super::natives::{COUNT, KEEP, PRODUCT, READ, SORT, STEP};
 
 type T<'s> = Term<&'s str>;
 
@@ -16,6 +16,30 @@ type T<'s> = Term<&'s str>;
 const VALUE: &str = "$\u{1}value";
 /// Filters that go through the outputs of an argument by themselves.
 const CONSUMERS: &[&str] = &["first", "last", "limit", "skip"];
+
+/// Filters that go through a text, or through the keys of an object.
+const READS: &[(&str, usize)] = &[
+    ("utf8bytelength", 0),
+    ("ascii_downcase", 0),
+    ("ascii_upcase", 0),
+    ("startswith", 1),
+    ("endswith", 1),
+    ("ltrimstr", 1),
+    ("rtrimstr", 1),
+    ("trim", 0),
+    ("ltrim", 0),
+    ("rtrim", 0),
+    ("escape_sh", 0),
+    ("escape_html", 0),
+    ("unescape_html", 0),
+    ("encode_uri", 0),
+    ("decode_uri", 0),
+    ("encode_base64", 0),
+    ("decode_base64", 0),
+    ("fromdateiso8601", 0),
+    ("keys_unsorted", 0),
+    ("key_values", 0),
+];
 
 /// How deep terms may be nested.
 const DEPTH: usize = 400;
@@ -180,10 +204,16 @@ fn called<'s>(name: &'s str, mut args: Vec<T<'s>>) -> T<'s> {
             let body = pipe(Term::Call(PRODUCT, vec![Term::Var(VALUE)]), Term::Call(name, vec![Term::Var(VALUE)]));
             Term::BinOp(Box::new(args.remove(0)), bind, Box::new(body))
         }
-        ("fromjson" | "tojson" | "tobytes" | "explode" | "implode" | "sort" | "unique" | "reverse", 0) => {
+        ("fromjson" | "tojson" | "tobytes" | "explode" | "implode" | "reverse", 0) => {
             after(KEEP, before(KEEP, call(name)))
         }
-        ("sort_by" | "group_by" | "min_by_or_empty" | "max_by_or_empty", 1) => before(KEEP, Term::Call(name, args)),
+        ("sort", 0) => before(SORT, call(name)),
+        ("sort_by" | "group_by" | "min_by_or_empty" | "max_by_or_empty", 1) => {
+            let by = args.into_iter().map(|by| after(SORT, by)).collect();
+            before(KEEP, Term::Call(name, by))
+        }
+        ("length", 0) => before(COUNT, call(name)),
+        (name, count) if READS.contains(&(name, count)) => before(READ, Term::Call(name, args)),
         _ => Term::Call(name, args),
     }
 }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::{Input, JqError, Limits, Program, RunError};
+use super::{JqError, Program, RunError};
 
 const OPEN: &str = "{{";
 const CLOSE: &str = "}}";
@@ -64,14 +64,25 @@ impl Template {
         }
     }
 
-    /// The text with what the programs make of `input`: texts as they are, numbers and booleans as JSON writes them.
-    pub fn render(&self, input: Input<'_>, limits: &Limits) -> Result<String, RenderError> {
-        let limits = Limits { output: limits.output.min(2 * LONGEST), ..limits.clone() };
-        let mut text = String::new();
+    /// The programs in it, in their order.
+    pub fn programs(&self) -> impl Iterator<Item = &Arc<Program>> {
+        self.pieces.iter().filter_map(|piece| match piece {
+            Piece::Program(program) => Some(program),
+            Piece::Literal(_) => None,
+        })
+    }
+
+    /// The text, with what each of its programs has given as JSON: texts as they are, numbers and booleans as JSON writes them.
+    pub fn fill(&self, given: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Result<String, RenderError> {
+        let (mut text, mut given) = (String::new(), given.into_iter());
         for piece in &self.pieces {
             match piece {
                 Piece::Literal(literal) => text.push_str(literal),
-                Piece::Program(program) => text.push_str(&said(&program.run(input, &limits)?)?),
+                Piece::Program(_) => {
+                    if let Some(json) = given.next() {
+                        text.push_str(&said(json.as_ref())?);
+                    }
+                }
             }
         }
         let starts_with_literal = matches!(self.pieces.first(), Some(Piece::Literal(_)));
@@ -147,11 +158,14 @@ fn program<T>(
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Input, Limits};
     use super::*;
 
     fn render(template: &str, json: &str) -> Result<String, String> {
         let template = Template::compile(template).map_err(|error| error.to_string())?;
-        template.render(Input::Json(json.as_bytes()), &Limits::default()).map_err(|error| error.to_string())
+        let run = |program: &Arc<Program>| program.run(Input::Json(json.as_bytes()), &Limits::default());
+        let given: Result<Vec<_>, _> = template.programs().map(run).collect();
+        template.fill(given.map_err(|error| error.to_string())?).map_err(|error| error.to_string())
     }
 
     #[test]

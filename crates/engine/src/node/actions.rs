@@ -56,8 +56,13 @@ impl Node {
                     waiter.chunk(payload, || self.stream(request));
                 }
             }
-            Action::Shrink { .. }
-            | Action::Credit { .. }
+            Action::Shrink { worker } => {
+                if let Some(seat) = state.seats.get(&worker) {
+                    self.order(Order::Left(seat.place));
+                }
+                tell_worker(state, &action);
+            }
+            Action::Credit { .. }
             | Action::AskCredit { .. }
             | Action::Recall { .. }
             | Action::Cancel { .. }

@@ -1,5 +1,6 @@
 //! The node as its doors see it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,7 +16,7 @@ use tokio::sync::oneshot;
 use super::Node;
 use super::waiter::{Call, Waiter};
 use crate::functions;
-use crate::metrics::WorkerCount;
+use crate::metrics::{Seen, WorkerCount};
 
 /// Tells the core that the client went away, unless its answer came first.
 struct CancelOnDrop<'a> {
@@ -186,6 +187,7 @@ impl Door for Node {
     fn health(&self) -> Health {
         let (warmup, topology) = (self.warmup.borrow(), self.topology());
         let state = self.state();
+        let failed = &state.failed;
         let stages: Vec<StageHealth> = (topology.stages().iter().zip(0..))
             .zip(warmup.iter())
             .filter(|((rules, _), _)| !rules.hidden)
@@ -197,7 +199,8 @@ impl Door for Node {
                     counts if counts.workers == 0 => "starting",
                     _ => "ready",
                 };
-                StageHealth { name: rules.name.clone(), state }
+                let reload_failed = failed.get(&StageId(number)).cloned();
+                StageHealth { name: rules.name.clone(), state, reload_failed }
             })
             .collect();
         let draining = state.dispatcher.is_draining();
@@ -215,7 +218,9 @@ impl Door for Node {
             done: state.dispatcher.worker_done(*worker).unwrap_or(0),
         });
         let (stages, workers) = (stages.collect::<Vec<_>>(), workers.collect::<Vec<_>>());
+        let failed: HashSet<StageId> = state.failed.keys().copied().collect();
         drop(state);
-        self.metrics.render(&topology, &stages, &workers, &self.budget)
+        self.metrics
+            .render(&topology, &Seen { stages: &stages, workers: &workers, failed: &failed, budget: &self.budget })
     }
 }

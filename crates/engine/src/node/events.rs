@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use evener_core::state::StateAsk;
-use evener_core::{JobKey, Landed, Loss, Outcome, WorkerKey};
+use evener_core::{Failure, JobKey, Landed, Loss, Outcome, WorkerKey};
 use evener_doors::Parcel;
 use evener_protocol::{Ready, Value};
 use evener_supervisor::output::{Stream, printable};
@@ -19,7 +19,7 @@ use crate::stamp::Stamp;
 
 impl Events for Node {
     fn ready(&self, place: &Place, pid: u32, ready: Ready, age: Duration, line: Arc<Line>) -> WorkerKey {
-        let Place { stage, name, index } = place;
+        let Place { stage, name, index, id } = place;
         let runtime = printable(&ready.runtime);
         tracing::info!(stage = &**name, worker = index, pid, runtime = &*runtime, "worker ready");
         // Looked at before the lock is taken.
@@ -36,25 +36,23 @@ impl Events for Node {
                 }
             }
             let worker = state.dispatcher.worker_ready(now, *stage);
-            let (stage, index, known, streams) = (*stage, *index, HashSet::new(), ready.stream);
-            let code = stamps;
-            state.seats.insert(worker, Seat { line, context: ready.context, streams, code, stage, index, pid, known });
+            let (stage, index, place, known, streams) = (*stage, *index, *id, HashSet::new(), ready.stream);
+            let (code, seen, context) = (stamps.clone(), stamps, ready.context);
+            let seat = Seat { line, context, streams, code, seen, stage, index, place, pid, known };
+            state.seats.insert(worker, seat);
             self.act(state, now);
             worker
         };
         self.settle(*stage);
-        self.order(Order::Ready(*stage, *index));
+        self.order(Order::Ready(*id));
         worker
     }
 
     fn outcome(&self, worker: WorkerKey, landed: Landed<Value>) -> bool {
         let Landed { job, attempt, ran, outcome } = landed;
         let begun = !matches!(outcome, Outcome::Returned);
-        let outcome = outcome.map(|value: Value| {
-            let held = (!value.bytes.is_empty()).then(|| Arc::new(self.budget.charge(value.bytes.len() as u64)));
-            Parcel { value, held }
-        });
         let mut state = self.state();
+        let outcome = self.hold(outcome, is_bounded(&state, worker));
         let now = self.clock.now();
         if let Some(seat) = state.seats.get(&worker).filter(|_| begun) {
             self.metrics.ran(seat.stage, ran);
@@ -70,10 +68,12 @@ impl Events for Node {
     }
 
     fn chunk(&self, worker: WorkerKey, job: JobKey, attempt: u32, value: Value) -> bool {
-        let held = (!value.bytes.is_empty()).then(|| Arc::new(self.budget.charge(value.bytes.len() as u64)));
         let mut state = self.state();
         let now = self.clock.now();
-        let fresh = state.dispatcher.chunk(now, worker, job, attempt, Parcel { value, held });
+        let fresh = match self.take_in(value, is_bounded(&state, worker)) {
+            Ok(parcel) => state.dispatcher.chunk(now, worker, job, attempt, parcel),
+            Err(detail) => state.dispatcher.chunk_without_room(now, worker, job, attempt, detail),
+        };
         self.act(state, now);
         fresh
     }
@@ -141,7 +141,7 @@ impl Events for Node {
             self.act(state, now);
         }
         self.settle(place.stage);
-        self.order(Order::Failed(place.stage, place.index));
+        self.order(Order::Failed(place.id, why.into_owned()));
     }
 
     fn printed(&self, worker: WorkerKey, stream: Stream, bytes: &[u8]) -> bool {
@@ -173,6 +173,48 @@ impl Events for Node {
             4 => tracing::warn!(target: "worker", stage, worker = index, pid, job, stream, "{line}"),
             7 => tracing::debug!(target: "worker", stage, worker = index, pid, job, stream, "{line}"),
             _ => tracing::info!(target: "worker", stage, worker = index, pid, job, stream, "{line}"),
+        }
+    }
+}
+
+/// Whether what a worker brings must find room. What calls of functions bring is bounded by the sessions that take it.
+fn is_bounded(state: &State, worker: WorkerKey) -> bool {
+    let stage = state.seats.get(&worker).map(|seat| seat.stage);
+    !stage.is_some_and(|stage| state.dispatcher.topology().stage(stage).functions)
+}
+
+impl Node {
+    /// An outcome with the memory set aside that its value takes. If it `must_fit` and there is no room, that is the outcome.
+    pub(super) fn hold(&self, outcome: Outcome<Value>, must_fit: bool) -> Outcome<Parcel> {
+        let mut full = None;
+        let outcome = outcome.map(|value| {
+            self.take_in(value, must_fit).unwrap_or_else(|detail| {
+                full = Some(detail);
+                Parcel::default()
+            })
+        });
+        match full {
+            Some(detail) => Outcome::Fail(Failure::NoRoom { detail }),
+            None => outcome,
+        }
+    }
+
+    /// A value with the memory set aside that it takes. If it `must_fit` and there is no room, the error says so.
+    fn take_in(&self, value: Value, must_fit: bool) -> Result<Parcel, String> {
+        let bytes = value.bytes.len() as u64;
+        if bytes == 0 {
+            return Ok(Parcel { value, held: None });
+        }
+        let held = match must_fit {
+            true => self.budget.reserve(bytes),
+            false => Some(self.budget.charge(bytes)),
+        };
+        match held {
+            Some(held) => Ok(Parcel { value, held: Some(Arc::new(held)) }),
+            None => {
+                let (used, limit) = (self.budget.used(), self.budget.limit());
+                Err(format!("it has {bytes} bytes, the node holds {used}, and limits.memory allows {limit}"))
+            }
         }
     }
 }

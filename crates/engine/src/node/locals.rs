@@ -5,16 +5,17 @@ use std::sync::MutexGuard;
 use std::time::Instant;
 
 use evener_core::{Assessment, Failure, Landed, Loss, Outcome, Reservation, StageId, Time, WorkerKey};
-use evener_doors::Parcel;
 use evener_protocol::Value;
 use evener_supervisor::command::Follow;
 use evener_supervisor::output::Stream;
 use evener_supervisor::slot::Events as _;
 
 use super::{Node, State};
-use crate::command::{self, Command, Lost};
+use crate::command::{self, Command};
 use crate::errand::{Errands, Question};
-use crate::local::{AT_ONCE, Local, LocalJob, LocalSeat};
+use crate::jq::AT_ONCE;
+use crate::jq::workers::Lost;
+use crate::local::{Local, LocalJob, LocalSeat};
 
 impl Node {
     /// Carries out what is due, lets go of the lock, and does the jobs that were handed to nobody else.
@@ -68,13 +69,9 @@ impl Node {
                     break;
                 }
                 let began = self.clock.now();
-                if let Local::Command(command) = &job.local {
-                    self.start(command.clone(), job, began);
-                    continue;
-                }
                 match job.run_at_once() {
                     Some(outcome) => errands.append(self.land(&job, began, outcome)),
-                    None => self.give_a_thread(job, began),
+                    None => self.give_elsewhere(job, began),
                 }
             }
             errands.jobs.extend(jobs);
@@ -94,12 +91,15 @@ impl Node {
         std::mem::take(&mut state.errands)
     }
 
+    /// Asks a worker process for the key or the weight of a job.
     fn assess(&self, question: Question) {
         let Some(node) = self.this.upgrade() else { return };
-        tokio::task::spawn_blocking(move || {
-            let answer = question.answer();
-            let following = node.assessed(&question, answer);
-            node.run_all(following);
+        self.jq.runtime().spawn(async move {
+            let is_wanted = || node.state().dispatcher.is_assessed(question.job);
+            if let Some(answer) = question.answer(&node.jq, is_wanted).await {
+                let following = node.assessed(&question, answer);
+                node.run_errands(following);
+            }
         });
     }
 
@@ -112,13 +112,25 @@ impl Node {
         std::mem::take(&mut state.errands)
     }
 
-    fn give_a_thread(&self, job: LocalJob, began: Time) {
+    /// A job that is not done at once: a thread, a worker process for jq programs or a process of its own does it.
+    fn give_elsewhere(&self, job: LocalJob, began: Time) {
         let Some(node) = self.this.upgrade() else { return };
-        tokio::task::spawn_blocking(move || {
-            let outcome = job.run();
-            let following = node.land(&job, began, outcome);
-            node.run_all(following);
-        });
+        match job.local.clone() {
+            Local::Function(function) => {
+                tokio::task::spawn_blocking(move || {
+                    let outcome = job.call(&function);
+                    let following = node.land(&job, began, outcome);
+                    node.run_all(following);
+                });
+            }
+            Local::Filter(program) | Local::Split(program) => {
+                self.jq.runtime().spawn(async move {
+                    let result = job.run_in_worker(&program, &node.jq).await;
+                    node.follow(&job, began, result.map_err(|Lost(cause)| cause));
+                });
+            }
+            Local::Command(command) => self.start(command, job, began),
+        }
     }
 
     /// Starts a process for a job.
@@ -127,26 +139,29 @@ impl Node {
         let runtime = command.runtime.clone();
         runtime.spawn(async move {
             let mut follower = Follower { node: &node, command: &command, worker: job.worker, held: None };
-            let following = match command::perform(&command, &job, &mut asked, &mut follower).await {
-                Ok(outcome) => node.land(&job, began, outcome),
-                Err(Lost(cause)) => {
-                    let mut state = node.state();
-                    let now = node.clock.now();
-                    node.replace(&mut state, now, job.worker, cause);
-                    node.carry_out(&mut state, now);
-                    std::mem::take(&mut state.errands)
-                }
-            };
-            node.run_errands(following);
+            let result = command::perform(&command, &job, &node.jq, &mut asked, &mut follower).await;
+            node.follow(&job, began, result.map_err(|command::Lost(cause)| cause.to_owned()));
         });
+    }
+
+    /// A job that was done elsewhere has come to something, or whoever did it is lost.
+    fn follow(&self, job: &LocalJob, began: Time, result: Result<Outcome<Value>, String>) {
+        let following = match result {
+            Ok(outcome) => self.land(job, began, outcome),
+            Err(cause) => {
+                let mut state = self.state();
+                let now = self.clock.now();
+                self.replace(&mut state, now, job.worker, &cause);
+                self.carry_out(&mut state, now);
+                std::mem::take(&mut state.errands)
+            }
+        };
+        self.run_errands(following);
     }
 
     /// A job has come to something. Returns the jobs that are to be done next.
     fn land(&self, job: &LocalJob, began: Time, outcome: Outcome<Value>) -> Errands {
-        let outcome = outcome.map(|value| {
-            let held = (!value.bytes.is_empty()).then(|| Arc::new(self.budget.charge(value.bytes.len() as u64)));
-            Parcel { value, held }
-        });
+        let outcome = self.hold(outcome, true);
         let mut state = self.state();
         let now = self.clock.now();
         let ran = now.since(began);

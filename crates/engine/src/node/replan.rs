@@ -5,8 +5,9 @@ use std::sync::{Arc, PoisonError};
 
 use evener_core::{StageId, Topology};
 
-use super::{Node, Warmup};
+use super::{Node, State, Warmup};
 use crate::errand::Assess;
+use crate::kit::PlaceId;
 use crate::local::{Local, LocalSeat};
 use crate::roster::{Order, Pool};
 use crate::stamp::Stamp;
@@ -20,6 +21,8 @@ pub(crate) struct Plans {
     pub(crate) wanted: HashMap<StageId, u32>,
     /// The pools of worker processes.
     pub(crate) pools: Vec<Pool>,
+    /// The places whose code has changed.
+    pub(crate) stale: HashSet<PlaceId>,
     /// The stages without worker processes.
     pub(crate) locals: HashSet<StageId>,
 }
@@ -27,7 +30,7 @@ pub(crate) struct Plans {
 impl Node {
     /// From now on that is the plan.
     pub(crate) fn replan(&self, plans: Plans) {
-        let Plans { topology, assess, wanted, pools, locals } = plans;
+        let Plans { topology, assess, wanted, pools, stale, locals } = plans;
         self.metrics.extend(&topology);
         self.warmup.send_modify(|stages| {
             stages.resize_with(topology.stages().len(), Warmup::default);
@@ -42,18 +45,20 @@ impl Node {
         state.assess = assess;
         state.staying = locals;
         // Before it is told that no request of an older plan is left, which may be right now.
-        self.order(Order::Pools(pools));
+        self.order(Order::Pools(pools, stale));
         state.dispatcher.reload(now, topology);
         self.act(state, now);
     }
 
     /// The worker in that place is to go once it is done, and nobody takes its place. False if none is up there.
-    pub(crate) fn retire(&self, stage: StageId, index: u32) -> bool {
+    pub(crate) fn retire(&self, place: PlaceId) -> bool {
         let mut state = self.state();
         let now = self.clock.now();
-        let here = state.seats.iter().find(|(_, seat)| seat.stage == stage && seat.index == index);
-        let Some(worker) = here.map(|(worker, _)| *worker) else { return false };
-        state.dispatcher.retire(now, worker);
+        let State { seats, dispatcher, .. } = &mut *state;
+        // One that has done its share may not have gone yet, though the next one is up.
+        let here = seats.iter().filter(|(_, seat)| seat.place == place).map(|(worker, _)| *worker);
+        let Some(worker) = here.max_by_key(|worker| dispatcher.worker_stays(*worker)) else { return false };
+        dispatcher.retire(now, worker);
         self.act(state, now);
         true
     }
@@ -68,6 +73,11 @@ impl Node {
             state.dispatcher.retire(now, worker);
         }
         self.act(state, now);
+    }
+
+    /// Whether a worker is up in that place.
+    pub(crate) fn is_up(&self, place: PlaceId) -> bool {
+        self.state().seats.values().any(|seat| seat.place == place)
     }
 
     /// Whether anybody does the jobs of a stage without worker processes.
@@ -92,47 +102,60 @@ impl Node {
         self.act(state, now);
     }
 
-    /// A worker with new code did not come up, perhaps for want of a file: from now on a new file beside those that are loaded counts
-    /// as a change.
-    pub(crate) fn misses_code(&self, stage: StageId) {
+    /// The workers of a stage were to be made anew, and one did not come up; `why`. That is known of the stage until it is mended. A file
+    /// may have been missing: from now on a new one beside those that are loaded counts as a change.
+    pub(crate) fn change_has_failed(&self, stage: StageId, why: &str) {
         let mut state = self.state();
         let code = state.seats.values().filter(|seat| seat.stage == stage).flat_map(|seat| &seat.code);
         let folders: HashSet<_> = code.filter_map(Stamp::folder).collect();
         let stamps = folders.into_iter().map(Stamp::of).collect();
         state.missed.insert(stage, stamps);
+        state.failed.insert(stage, why.to_owned());
     }
 
-    /// The stages of whose code something has changed since a worker of theirs has loaded it.
-    pub(crate) fn changed_code(&self) -> HashSet<StageId> {
-        let state = self.state();
-        let loaded = state.seats.values().map(|seat| (seat.stage, seat.code.clone()));
-        let missed = state.missed.iter().map(|(stage, folders)| (*stage, folders.clone()));
-        let stamps: Vec<(StageId, Vec<Stamp>)> = loaded.chain(missed).collect();
-        drop(state);
-        let changed = |(_, stamps): &&(StageId, Vec<Stamp>)| stamps.iter().any(Stamp::has_changed);
-        stamps.iter().filter(changed).map(|(stage, _)| *stage).collect()
-    }
-
-    /// The workers of those stages are about to be replaced: what has changed of their code until now says nothing more.
-    pub(crate) fn overlook(&self, stages: &HashSet<StageId>) {
-        let before: Vec<_> = {
-            let mut state = self.state();
-            state.missed.retain(|stage, _| !stages.contains(stage));
-            let seats = state.seats.iter().filter(|(_, seat)| stages.contains(&seat.stage));
-            seats.map(|(worker, seat)| (*worker, seat.code.clone())).collect()
-        };
-        let now: Vec<_> =
-            before.into_iter().map(|(worker, code)| (worker, code.iter().map(Stamp::again).collect())).collect();
+    /// The workers of a stage are as they are to be. Whether that had failed.
+    pub(crate) fn change_is_made(&self, stage: StageId) -> bool {
         let mut state = self.state();
-        for (worker, code) in now {
+        state.missed.remove(&stage);
+        state.failed.remove(&stage).is_some()
+    }
+
+    /// The places whose workers have loaded code that has changed since. Whoever watches for changes has seen these now: as long as
+    /// nothing else changes, it is no use to try again by oneself what may have failed.
+    pub(crate) fn take_stale(&self) -> HashSet<PlaceId> {
+        let (loaded, missed) = {
+            let state = self.state();
+            let loaded: Vec<_> =
+                state.seats.iter().map(|(worker, seat)| (*worker, seat.place, seat.code.clone())).collect();
+            (loaded, state.missed.clone())
+        };
+        let has_changed = |code: &[Stamp]| code.iter().any(Stamp::has_changed);
+        let changed: Vec<_> = loaded.into_iter().filter(|(.., code)| has_changed(code)).collect();
+        let again = |stamps: Vec<Stamp>| stamps.iter().map(Stamp::again).collect::<Vec<_>>();
+        let missed: Vec<_> = missed.into_iter().map(|(stage, stamps)| (stage, again(stamps))).collect();
+        let seen = changed.into_iter().map(|(worker, place, code)| (worker, place, again(code)));
+        let seen: Vec<_> = seen.collect();
+        let mut state = self.state();
+        for (stage, stamps) in missed {
+            state.missed.entry(stage).and_modify(|before| *before = stamps);
+        }
+        let mut stale = HashSet::new();
+        for (worker, place, code) in seen {
+            stale.insert(place);
             if let Some(seat) = state.seats.get_mut(&worker) {
-                seat.code = code;
+                seat.seen = code;
             }
         }
+        stale
     }
 
-    /// Whether code of a worker has changed since it was loaded.
+    /// Whether code of a worker has changed since it was loaded, or since that was last noticed.
     pub fn has_changed_code(&self) -> bool {
-        !self.changed_code().is_empty()
+        let (seen, missed) = {
+            let state = self.state();
+            let seen: Vec<Vec<Stamp>> = state.seats.values().map(|seat| seat.seen.clone()).collect();
+            (seen, state.missed.values().cloned().collect::<Vec<_>>())
+        };
+        seen.iter().chain(&missed).flatten().any(Stamp::has_changed)
     }
 }

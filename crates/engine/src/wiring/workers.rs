@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
+use std::io::{BufRead, BufReader};
 use std::num::NonZero;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
-use evener_core::StageId;
+use evener_core::{Budget, StageId};
 use evener_doors::PoolView;
 use evener_supervisor::Spawn;
 use evener_supervisor::command::Bounds;
@@ -22,6 +24,7 @@ use crate::StartError;
 use crate::config::{self, Concurrency, FunctionPool, Service, Stage};
 use crate::jq::Program;
 use crate::jq::template::Template;
+use crate::kit::{Kit, Make};
 use crate::ledger::{Numbers, lists};
 use crate::local::Local;
 use crate::registry::Registry;
@@ -29,6 +32,9 @@ use crate::roster::Pool;
 
 /// The runtime of Python workers: one file that needs nothing but Python.
 const PYTHON_RUNTIME: &str = include_str!("../../../../python/src/evener/_worker.py");
+
+/// How long an interpreter may take to say which version it is.
+const INTERPRETER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Who does the jobs of a stage without workers that stay.
 pub(crate) struct Locals {
@@ -52,7 +58,7 @@ pub(crate) fn locals(
             config::Kind::Command(line) => {
                 let compiled = line.arguments().iter().map(|text| Template::compile(text));
                 let arguments: Arc<[Template]> = compiled.collect::<Result<_, _>>()?;
-                let place = |index| Place { stage: *number, name: stage.name.as_str().into(), index };
+                let place = |index| Place { stage: *number, name: stage.name.as_str().into(), index, id: 0 };
                 let command = |index| command(service, stage, line, place(index), arguments.clone(), wardens.clone());
                 (0..count(stage.workers)).map(|index| (Local::Command(Arc::new(command(index))), 1)).collect()
             }
@@ -156,10 +162,30 @@ pub(crate) fn pools(service: &Service, interpreters: &[Option<Interpreter>]) -> 
 /// reported with more to go by.
 fn python_version(interpreter: &std::path::Path) -> String {
     let ask = "import sys; print('%d.%d' % sys.version_info[:2])";
-    let asked = Command::new(interpreter).args(["-I", "-S", "-c", ask]).stdin(Stdio::null()).output();
-    let said = asked.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
+    let mut command = Command::new(interpreter);
+    command.args(["-I", "-S", "-c", ask]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let said = command.spawn().ok().and_then(|child| first_line(child, INTERPRETER_PATIENCE)).unwrap_or_default();
     let is_version = said.split('.').count() == 2 && said.split('.').all(|part| part.parse::<u32>().is_ok());
     if is_version { said } else { String::new() }
+}
+
+/// The line that a process writes, if that comes in time; it is killed then, whatever it is at.
+fn first_line(mut child: Child, patience: Duration) -> Option<String> {
+    let out = child.stdout.take()?;
+    let (told, line) = std::sync::mpsc::channel();
+    // It ends with the process.
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        if BufReader::new(out).read_line(&mut line).is_ok() {
+            // Nobody listens any more if it comes too late.
+            let _ = told.send(line.trim().to_owned());
+        }
+    });
+    let line = line.recv_timeout(patience).ok();
+    // It has mostly ended by itself.
+    let _ = child.kill();
+    let _ = child.wait();
+    line
 }
 
 /// The pools of worker processes, crew by crew.
@@ -168,6 +194,7 @@ pub(crate) fn recipes(
     numbers: &Numbers,
     interpreters: &[Option<Interpreter>],
     folder: &Arc<RuntimeDir>,
+    memory: &Budget,
 ) -> Vec<Pool> {
     let mut all = Vec::new();
     for (number, interpreter) in interpreters.iter().enumerate() {
@@ -175,14 +202,26 @@ pub(crate) fn recipes(
         if interpreter.is_none() && !crew.is_foreign() {
             continue;
         }
-        let (stage, wanted, scales) = (numbers.crews[number], crew.wanted(), crew.scales());
+        let (stage, wanted, most) = (numbers.crews[number], crew.wanted(), crew.processes());
         let name: Arc<str> = crew.name().into();
-        let (service, interpreter, folder) = (service.clone(), interpreter.clone(), folder.clone());
-        let recipe = move |index| {
-            let place = Place { stage, name: name.clone(), index };
-            plan(&service, crews(&service)[number], interpreter.as_ref(), place, folder.clone())
+        let (make, stop_first) = match crew {
+            Crew::Stage(stage) => {
+                let python = interpreter.as_ref().map(|interpreter| interpreter.path.clone());
+                (Make::of(stage.clone(), service.folder.clone(), python), stops_first(stage))
+            }
+            Crew::Functions(_) => (Make::Functions, false),
         };
-        all.push(Pool { stage, wanted, scales, renew: false, recipe: Arc::new(recipe) });
+        let (service, interpreter, folder, called) =
+            (service.clone(), interpreter.clone(), folder.clone(), name.clone());
+        // What calls of functions bring is bounded by the sessions that take it.
+        let memory = matches!(crew, Crew::Stage(_)).then(|| memory.clone());
+        let recipe = move |index, id| {
+            let place = Place { stage, name: called.clone(), index, id };
+            let plan = plan(&service, crews(&service)[number], interpreter.as_ref(), place, folder.clone());
+            Plan { memory: memory.clone(), ..plan }
+        };
+        let kit = Arc::new(Kit { name, make, stop_first, recipe: Arc::new(recipe) });
+        all.push(Pool { stage, wanted, most, scales: crew.scales(), kit });
     }
     all
 }
@@ -220,8 +259,14 @@ fn plan(
         start_timeout,
         grace,
         largest: service.limits.memory,
+        memory: None,
         calls: matches!(crew, Crew::Functions(_)),
+        stop_first: matches!(crew, Crew::Stage(stage) if stops_first(stage)),
     }
+}
+
+fn stops_first(stage: &Stage) -> bool {
+    stage.reload == config::Replacement::StopFirst
 }
 
 /// What the runtime of a worker is told on its command line.

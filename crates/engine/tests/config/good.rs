@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use evener_engine::config::{
     self, Concurrency, Decode, FallbackOn, Filter, Input, Kind, Limits, Listener, OnCancel, OnFailure, Over,
-    PythonTarget, RetryOn, RouteTarget, Step, Target, Workers,
+    PythonTarget, Replacement, RetryOn, RouteTarget, Step, Target, Workers,
 };
 use serde_json::json;
 
@@ -330,9 +330,19 @@ fn a_worker_may_do_several_jobs() {
     assert_eq!(concurrency("threads: 1"), Concurrency::One);
     assert_eq!(concurrency("threads: 4"), Concurrency::Threads(4));
     assert_eq!(concurrency("concurrency: 100"), Concurrency::Async(100));
-    let (max, wait) = (32, Duration::from_millis(5));
-    assert_eq!(concurrency("batch: {max: 32}"), Concurrency::Batch { max, wait });
-    assert_eq!(concurrency("batch: {max: 32, wait: 0s}"), Concurrency::Batch { max, wait: Duration::ZERO });
+    let (max, wait, idle) = (32, Duration::from_millis(5), Duration::ZERO);
+    assert_eq!(concurrency("batch: {max: 32}"), Concurrency::Batch { max, wait, idle });
+    assert_eq!(concurrency("batch: {max: 32, wait: 0s}"), Concurrency::Batch { max, wait: Duration::ZERO, idle });
+    let idle = Duration::from_millis(2);
+    assert_eq!(concurrency("batch: {max: 32, wait: {idle: 2ms}}"), Concurrency::Batch { max, wait, idle });
+}
+
+#[test]
+fn a_stage_says_which_worker_is_first() {
+    let reload = |text: &str| good(&with_stage(text)).stages[0].reload;
+    assert_eq!(reload("retries: 1"), Replacement::StartFirst);
+    assert_eq!(reload("reload: start-first"), Replacement::StartFirst);
+    assert_eq!(reload("reload: stop-first"), Replacement::StopFirst);
 }
 
 #[test]

@@ -58,7 +58,7 @@ fn a_bomb_of_anchors_is_refused() {
 
 #[test]
 fn a_bomb_of_variables_is_refused() {
-    let env = |_: &str| Some("x".repeat(100_000));
+    let env = |_: &str| Some("x".repeat(100_000).into());
     let text = format!("service: \"{}\"", "${A}".repeat(200_000));
     let report = parse("s.yaml", &text, Path::new("/"), &env).expect_err("too large");
     assert!(codes(&report).iter().any(|code| code.ends_with("too-large")), "{report}");
@@ -120,7 +120,7 @@ fn letters(mut number: usize) -> String {
 
 /// Whatever comes out, it can be shown, and its places lie in the text.
 fn survives(text: &str) {
-    let env = |name: &str| (name.len() == 1).then(|| "7".to_string());
+    let env = |name: &str| (name.len() == 1).then(|| "7".into());
     if let Err(report) = parse("s.yaml", text, Path::new("/"), &env) {
         assert!(!report.is_empty(), "refused without a word: {text:?}");
         assert!(!report.render(false).is_empty());

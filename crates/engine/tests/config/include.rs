@@ -103,7 +103,7 @@ fn variables_choose_a_file() {
         ("s.yaml", "service: s\ninclude: ['${WHICH}.yaml']\nstages: {a: {jq: .}}\n"),
         ("dev.yaml", &format!("{ROUTES}debug: ${{DEBUG}}\n")),
     ]);
-    let env = |name: &str| Some(if name == "WHICH" { "dev" } else { "true" }.to_owned());
+    let env = |name: &str| Some(if name == "WHICH" { "dev" } else { "true" }.into());
     let service = config::load(&folder.0.join("s.yaml"), &env).unwrap().service;
     assert!(service.debug && service.files.len() == 2);
 }

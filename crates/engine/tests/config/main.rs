@@ -19,7 +19,7 @@ use std::path::Path;
 use evener_engine::config::{self, Loaded, Report, Service};
 
 /// An environment with nothing in it.
-fn no_env(_: &str) -> Option<String> {
+fn no_env(_: &str) -> Option<std::ffi::OsString> {
     None
 }
 

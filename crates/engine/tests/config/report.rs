@@ -108,7 +108,7 @@ error[duplicate-key]: the key `a` is given twice
 
 #[test]
 fn a_line_is_shown_as_it_stands_in_the_file() {
-    let env = |name: &str| (name == "N").then(|| "many".to_string());
+    let env = |name: &str| (name == "N").then(|| "many".into());
     let text = "service: s\nstages:\n  größe:\n    python: m:f # größe\n    workers: ${N}\nroutes: []\n";
     let report = evener_engine::config::parse("s.yaml", text, "/".as_ref(), &env).expect_err("must fail");
     let shown = report.render(false);
@@ -175,4 +175,12 @@ fn a_file_that_cannot_be_read_is_told_as_well() {
     std::fs::write(&path, "# x\n".repeat(1 << 19)).unwrap();
     assert_eq!(codes(&load(&path, &no_env).expect_err("too large")), ["too-large"]);
     std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn the_name_of_a_file_commands_no_terminal() {
+    let name = "\u{1b}]0;pwn\u{7}.yaml";
+    let report = evener_engine::config::parse(name, "stages: 7\n", "/".as_ref(), &no_env).expect_err("must fail");
+    let shown = report.render(false);
+    assert!(!shown.contains(['\u{1b}', '\u{7}']) && shown.contains("\\u{1b}]0;pwn"), "{shown}");
 }

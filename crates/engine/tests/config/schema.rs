@@ -31,7 +31,7 @@ fn full() -> Value {
             "python": "m:f", "workers": 1, "timeout": "1s", "retries": 1, "retry_on": ["error"],
             "backoff": "1s", "queue": 1, "env": {"A": "1"}, "cwd": "/", "interpreter": "python3",
             "memory": "1GiB", "max_jobs_per_worker": 1, "start_timeout": "1s", "grace": "1s",
-            "on_cancel": "kill", "batch": {"max": 2, "wait": "1ms", "weight": ".w"}, "goto": ["p"],
+            "on_cancel": "kill", "reload": "stop-first", "batch": {"max": 2, "wait": "1ms", "weight": ".w"}, "goto": ["p"],
         }},
         "pipelines": {
             "p": [{

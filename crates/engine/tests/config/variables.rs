@@ -7,7 +7,7 @@ use evener_engine::config::{Loaded, Report, Workers, parse};
 
 use super::codes;
 
-fn env(name: &str) -> Option<String> {
+fn env(name: &str) -> Option<std::ffi::OsString> {
     let value = match name {
         "N" => "3",
         "T" => "2s",
@@ -109,4 +109,15 @@ fn mistakes_are_told_once_and_at_their_place() {
     }
     let report = stage("env: {A: \"${X}\", B: \"${Y} ${Z}\"}").expect_err("unset");
     assert_eq!(report.diagnostics().len(), 3, "all of them at once\n{report}");
+}
+
+#[test]
+fn a_variable_that_is_no_utf8_is_told_from_one_that_is_not_set() {
+    use std::os::unix::ffi::OsStringExt;
+    let env = |name: &str| (name == "PW").then(|| std::ffi::OsString::from_vec(b"\xff".to_vec()));
+    for text in ["service: \"${PW}\"\n", "service: \"${PW:-default}\"\n"] {
+        let report = evener_engine::config::parse("s.yaml", text, "/".as_ref(), &env).expect_err("it is refused");
+        let shown = report.to_string();
+        assert!(shown.contains("variable-not-utf8") && shown.contains("`PW` is set"), "{shown}");
+    }
 }

@@ -18,8 +18,9 @@ mod values;
 mod workforce;
 
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use fields::Fields;
 use pipeline::Names;
@@ -30,7 +31,7 @@ use super::keys::{KINDS, LATER_KINDS, LEAST_HEADERS, LIMITS, MOST, SERVICE};
 use super::source::Source;
 use super::yaml::{Entry, Node, Value, quote};
 use super::{Limits, Listener, Service, defaults};
-use crate::jq::{self, JqError};
+use crate::jq::{JqError, Program};
 
 /// Where the walk is, and what it found.
 pub(crate) struct Walk<'a> {
@@ -44,7 +45,7 @@ pub(crate) struct Walk<'a> {
     pub(crate) files: Vec<PathBuf>,
     pub(crate) found: Vec<Diagnostic>,
     /// The jq programs that are good. Compiling takes long, and tests have the same ones read again and again.
-    pub(crate) programs: &'a RefCell<HashSet<String>>,
+    pub(crate) programs: &'a RefCell<HashMap<String, Arc<Program>>>,
     /// Whether something goes over the file. That may switch off what leads to a stage.
     pub(crate) overlaid: bool,
 }
@@ -160,9 +161,9 @@ impl Walk<'_> {
 
     /// Whether a text is a jq program.
     fn check_jq(&self, source: &str) -> Result<(), JqError> {
-        if !self.programs.borrow().contains(source) {
-            jq::check(source)?;
-            self.programs.borrow_mut().insert(source.into());
+        if !self.programs.borrow().contains_key(source) {
+            let program = Program::compile(source)?;
+            self.programs.borrow_mut().insert(source.into(), program);
         }
         Ok(())
     }

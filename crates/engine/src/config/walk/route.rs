@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use evener_doors::normal_path;
 use matchit::{InsertError, Router};
 
 use super::Walk;
@@ -184,6 +185,8 @@ impl Walk<'_> {
 
     /// Reports a path that other routes take already.
     fn check_path(&mut self, path: &str, span: Span, methods: &Methods, paths: &mut Paths) {
+        // As requests are compared with it.
+        let path = &*normal_path(path);
         if let Some(taken) = paths.taken.get_mut(path) {
             if let Some(other) = taken.by(methods) {
                 let message = format!("two routes take {} with the same method", quote(path));

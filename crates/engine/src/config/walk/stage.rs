@@ -2,17 +2,21 @@
 
 mod command;
 
+use std::time::Duration;
+
 use super::Walk;
 use super::fields::Fields;
 use super::workforce::Workforce;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::keys::{
-    BATCH, DECODE, KINDS, LATER_KINDS, MOST_RETRIES, MOST_SLOTS, NOT_OF_COMMANDS, NOT_OF_FRAMES, OF_COMMANDS,
-    OF_FUNCTIONS, OF_WORKERS, PROTOCOL, RETRY_ON, STAGE,
+    BATCH, BATCH_WAIT, DECODE, KINDS, LATER_KINDS, MOST_RETRIES, MOST_SLOTS, NOT_OF_COMMANDS, NOT_OF_FRAMES,
+    OF_COMMANDS, OF_FUNCTIONS, OF_WORKERS, PROTOCOL, RELOAD, RETRY_ON, STAGE,
 };
 use crate::config::source::Span;
 use crate::config::yaml::{Entry, Node, Value, quote};
-use crate::config::{Concurrency, Decode, Filter, Kind, OnCancel, PythonTarget, RetryOn, Stage, Workers, defaults};
+use crate::config::{
+    Concurrency, Decode, Filter, Kind, OnCancel, PythonTarget, Replacement, RetryOn, Stage, Workers, defaults,
+};
 
 impl Walk<'_> {
     pub(super) fn stage(&mut self, entry: &Entry) -> Option<Stage> {
@@ -57,6 +61,7 @@ impl Walk<'_> {
             grace,
             on_cancel,
         } = self.workforce(&mut fields);
+        let reload = fields.read("reload", self, |node, walk| walk.choice(node, RELOAD));
         let (concurrency, weight) = self.concurrency(&mut fields);
         // Looked up once all names are known.
         fields.entry("goto");
@@ -97,6 +102,7 @@ impl Walk<'_> {
             start_timeout: start_timeout.unwrap_or(defaults::START_TIMEOUT),
             grace: grace.unwrap_or(defaults::GRACE),
             on_cancel: on_cancel.unwrap_or(OnCancel::Tell),
+            reload: if reload == Some("stop-first") { Replacement::StopFirst } else { Replacement::StartFirst },
             concurrency,
             affinity,
             weight,
@@ -123,7 +129,7 @@ impl Walk<'_> {
             self.found.push(both.also(fields.span_of(first), "the other way").hint("leave one of them out"));
         }
         let concurrency = match (threads, concurrency, batch) {
-            (_, _, Some((max, wait, weight))) => return (Concurrency::Batch { max, wait }, weight),
+            (_, _, Some(batch)) => return batch,
             (Some(threads), _, _) if threads > 1 => Concurrency::Threads(threads as u32),
             (_, Some(concurrency), _) => Concurrency::Async(concurrency as u32),
             _ => Concurrency::One,
@@ -135,13 +141,31 @@ impl Walk<'_> {
         self.number(node, "a number of jobs", 1, MOST_SLOTS)
     }
 
-    fn batch(&mut self, node: &Node) -> Option<(u32, std::time::Duration, Option<Filter>)> {
+    fn batch(&mut self, node: &Node) -> Option<(Concurrency, Option<Filter>)> {
         let mut fields = Fields::open(node, node.span, &BATCH, &[], self)?;
         let max = fields.require("max", self, |node, walk| walk.slots(node));
-        let wait = fields.read("wait", self, |node, walk| walk.duration(node, true));
+        let (wait, idle) = fields.read("wait", self, |node, walk| walk.batch_wait(node)).unwrap_or_default();
         let weight = fields.read("weight", self, |node, walk| walk.filter(node));
         fields.finish();
-        Some((max? as u32, wait.unwrap_or(defaults::BATCH_WAIT), weight))
+        let (wait, idle) = (wait.unwrap_or(defaults::BATCH_WAIT), idle.unwrap_or_default());
+        Some((Concurrency::Batch { max: max? as u32, wait, idle }, weight))
+    }
+
+    /// How long jobs may gather, or how long they may wait for others beside an idle worker.
+    fn batch_wait(&mut self, node: &Node) -> Option<(Option<Duration>, Option<Duration>)> {
+        match &node.value {
+            Value::Map(_) => {
+                let mut fields = Fields::open(node, node.span, &BATCH_WAIT, &[], self)?;
+                let idle = fields.require("idle", self, |node, walk| walk.duration(node, true));
+                fields.finish();
+                Some((None, Some(idle?)))
+            }
+            Value::Seq(_) => {
+                self.expected(node, "a duration such as `5ms`, or a mapping with `idle`");
+                None
+            }
+            Value::Scalar(_) | Value::Broken => Some((Some(self.duration(node, true)?), None)),
+        }
     }
 
     /// Where the code of stages may send values.

@@ -1,5 +1,7 @@
 //! `${NAME}`, `${NAME:-default}` and `$$` in the scalars of a tree.
 
+use std::ffi::OsString;
+
 use super::scalar::quote;
 use super::{Node, Value};
 use crate::config::diagnostic::Diagnostic;
@@ -13,7 +15,7 @@ const MOST: usize = 4 << 20;
 pub(crate) fn expand(
     node: &mut Node,
     source: &Source,
-    env: &dyn Fn(&str) -> Option<String>,
+    env: &dyn Fn(&str) -> Option<OsString>,
     found: &mut Vec<Diagnostic>,
 ) {
     Expansion { source, env, found, used: 0 }.node(node);
@@ -24,7 +26,7 @@ type Fault = (&'static str, String, String);
 
 struct Expansion<'a> {
     source: &'a Source,
-    env: &'a dyn Fn(&str) -> Option<String>,
+    env: &'a dyn Fn(&str) -> Option<OsString>,
     found: &'a mut Vec<Diagnostic>,
     used: usize,
 }
@@ -100,7 +102,13 @@ impl Expansion<'_> {
         if default.is_some_and(|default| default.contains("${")) {
             return Err(malformed("a default cannot contain another variable".into()));
         }
-        match ((self.env)(name), default) {
+        let value = (self.env)(name).map(OsString::into_string).transpose().map_err(|_| {
+            let message =
+                format!("the environment variable `{name}` is set, and is no UTF-8, which a service file is in");
+            let hint = "set it to a text in UTF-8; workers get variables as they are, without `${…}`".to_owned();
+            ("variable-not-utf8", message, hint)
+        })?;
+        match (value, default) {
             (Some(value), None) => Ok(value),
             (Some(value), Some(_)) if !value.is_empty() => Ok(value),
             (_, Some(default)) => Ok(default.into()),
