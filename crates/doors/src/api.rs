@@ -16,9 +16,10 @@ use subtle::ConstantTimeEq;
 
 use crate::body::{AnswerBody, Kept};
 use crate::grpc::{self, Grpc};
+use crate::head;
 use crate::http::REQUEST_ID;
 use crate::listener::{BoundListener, Bounds, Link, Listening, Timeouts, serve};
-use crate::node::Node;
+use crate::node::{Node, StageHealth};
 use crate::problem::{self, ProblemView};
 use crate::spoken::API;
 
@@ -28,6 +29,9 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 const GRPC: &[u8] = b"application/grpc";
 /// Connections to the API that may be open at a time.
 const CONNECTIONS: usize = 1000;
+/// The path of the call that watches the node's health, and how often one connection may do so at a time.
+const WATCH: &str = "/grpc.health.v1.Health/Watch";
+const MOST_WATCHES: u32 = 8;
 /// The most bytes of a request's head.
 const HEADERS: usize = 64 * 1024;
 
@@ -48,16 +52,19 @@ impl<N: Node> ApiDoor<N> {
     }
 
     /// Serves a listener.
-    pub fn serve(self: Arc<Self>, listener: BoundListener, timeouts: Timeouts) -> Listening {
-        let bounds = Bounds { timeouts, headers: HEADERS, connections: CONNECTIONS, http2: API };
+    /// At most `most` connections are open at a time; when there is no place left, the oldest whose client has not shown the token
+    /// makes room.
+    pub fn serve(self: Arc<Self>, listener: BoundListener, timeouts: Timeouts, most: usize) -> Listening {
+        let connections = most.min(CONNECTIONS);
+        let bounds = Bounds { timeouts, headers: HEADERS, connections, strangers_leave: true, http2: API };
         let node = self.node.clone();
         let unparsed = move |status| problem::unparsed(&*node, status, HEADERS);
         serve(listener, bounds, unparsed, move |link| Connected { door: self.clone(), link })
     }
 
     fn answer(&self, head: &Parts, link: &Link) -> Response<AnswerBody> {
-        let kept = Kept { busy: Some(link.busy()) };
-        match self.dispatch(head) {
+        let kept = Kept { busy: Some(link.busy()), ..Kept::default() };
+        match self.dispatch(head, link) {
             Ok((status, content_type, body)) => respond(status, content_type, body.into(), kept),
             Err(problem) => {
                 let id = self.node.new_id();
@@ -80,18 +87,30 @@ impl<N: Node> ApiDoor<N> {
 
     /// Answers a gRPC call; what is refused here is refused in its terms.
     async fn answer_grpc(&self, request: Request<Incoming>, link: &Link) -> Response<AnswerBody> {
-        let kept = Kept { busy: Some(link.busy()) };
+        let mut kept = Kept { busy: Some(link.busy()), ..Kept::default() };
         let (head, body) = request.into_parts();
         let open = Grpc::<N>::is_open(head.uri.path());
-        let allowed = self.check_origin(&head).and_then(|()| if open { Ok(()) } else { self.check_token(&head) });
+        // Whoever shows the token without need is known as well.
+        let token = self.check_token(&head, link);
+        let allowed = self.check_origin(&head).and(if open { Ok(()) } else { token });
+        let mut crowded = false;
+        if head.uri.path() == WATCH {
+            kept._watching = link.connection.watch(MOST_WATCHES);
+            crowded = kept._watching.is_none();
+        }
         let response = match allowed {
+            Ok(()) if crowded => {
+                let detail =
+                    format!("this connection watches the node's health {MOST_WATCHES} times, which is the most");
+                tonic::Status::resource_exhausted(detail).into_http()
+            }
             Ok(()) => self.grpc.clone().answer(Request::from_parts(head, body)).await,
             Err(problem) => grpc::status(&problem).into_http(),
         };
         response.map(|body| AnswerBody::messages(body, kept))
     }
 
-    fn dispatch(&self, head: &Parts) -> Result<(StatusCode, &'static str, String), Problem> {
+    fn dispatch(&self, head: &Parts, link: &Link) -> Result<(StatusCode, &'static str, String), Problem> {
         self.check_origin(head)?;
         let path = head.uri.path();
         let known = matches!(path, "/healthz" | "/readyz" | "/metrics");
@@ -101,9 +120,9 @@ impl<N: Node> ApiDoor<N> {
         }
         match path {
             "/healthz" => Ok((StatusCode::OK, "text/plain; charset=utf-8", "ok\n".to_owned())),
-            "/readyz" => Ok(self.readiness()),
+            "/readyz" => Ok(self.readiness(self.check_token(head, link).is_ok())),
             _ => {
-                self.check_token(head)?;
+                self.check_token(head, link)?;
                 match path {
                     "/metrics" => Ok((StatusCode::OK, OPENMETRICS, self.node.metrics())),
                     _ => Err(Problem::new(Code::NoRoute, format!("the API has no {path}"))),
@@ -112,16 +131,28 @@ impl<N: Node> ApiDoor<N> {
         }
     }
 
-    fn readiness(&self) -> (StatusCode, &'static str, String) {
+    /// What an exception says is for those alone who have the token; its type is for everybody.
+    fn readiness(&self, has_token: bool) -> (StatusCode, &'static str, String) {
         let health = self.node.health();
         let stages: serde_json::Map<_, _> =
             health.stages.iter().map(|stage| (stage.name.clone(), json!(stage.state))).collect();
         let status = if health.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        (status, "application/json", json!({"state": health.word(), "stages": stages}).to_string() + "\n")
+        let mut body = json!({"state": health.word(), "stages": stages});
+        let failed = |stage: &StageHealth| {
+            let why = stage.reload_failed.as_deref()?;
+            let short = why.split(": ").next().unwrap_or_default();
+            Some((stage.name.clone(), json!(if has_token { why } else { short })))
+        };
+        let failed: serde_json::Map<_, _> = health.stages.iter().filter_map(failed).collect();
+        if !failed.is_empty() {
+            body["reload_failed"] = failed.into();
+        }
+        (status, "application/json", body.to_string() + "\n")
     }
 
     /// A web page that a browser shows must not reach the API, neither by a name that it made point here nor by a form.
     fn check_origin(&self, head: &Parts) -> Result<(), Problem> {
+        head::check_form(head)?;
         let refuse = |what: &str| {
             let names = if self.hosts.is_empty() { "its own pages".to_owned() } else { self.hosts.join(", ") };
             let detail = format!("the API does not answer to this {what}; it answers to {names}");
@@ -150,12 +181,15 @@ impl<N: Node> ApiDoor<N> {
         }
     }
 
-    fn check_token(&self, head: &Parts) -> Result<(), Problem> {
+    fn check_token(&self, head: &Parts, link: &Link) -> Result<(), Problem> {
         let given = head.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
         let given =
             given.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
         match given {
-            Some((_, token)) if bool::from(token.trim().as_bytes().ct_eq(self.token.as_bytes())) => Ok(()),
+            Some((_, token)) if bool::from(token.trim().as_bytes().ct_eq(self.token.as_bytes())) => {
+                link.connection.set_known();
+                Ok(())
+            }
             Some(_) => Err(Problem::new(Code::Unauthorized, "the token is not the one that this node wants")),
             None => Err(Problem::new(Code::Unauthorized, "the API wants the header `Authorization: Bearer TOKEN`")),
         }

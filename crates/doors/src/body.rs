@@ -11,6 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
+use crate::connection::Watching;
 use crate::gzip::{self, Gzip};
 use crate::listener::Busy;
 use crate::streamed::Streamed;
@@ -41,6 +42,10 @@ pub(crate) struct Collected {
 
 /// Takes a body in. One that says that it is too large is refused before a byte of it is read.
 pub(crate) async fn collect(mut body: Incoming, limits: BodyLimits, budget: &Budget) -> Result<Collected, Problem> {
+    // What the answer takes is not known yet: but there must be room for one.
+    if budget.used() >= budget.limit() {
+        return Err(memory_full(budget));
+    }
     if body.is_end_stream() {
         return Ok(Collected { bytes: Bytes::new(), held: None });
     }
@@ -114,7 +119,7 @@ fn reserve(budget: &Budget, bytes: u64) -> Result<Reservation, Problem> {
     budget.reserve(bytes).ok_or_else(|| memory_full(budget))
 }
 
-fn memory_full(budget: &Budget) -> Problem {
+pub(crate) fn memory_full(budget: &Budget) -> Problem {
     let detail = format!("the node holds {} bytes of payload, and {} is the most", budget.used(), budget.limit());
     Problem::new(Code::MemoryFull, detail).retry_after(Duration::from_secs(1))
 }
@@ -147,6 +152,31 @@ enum Content {
 #[derive(Default)]
 pub(crate) struct Kept {
     pub(crate) busy: Option<Busy>,
+    /// What the request itself takes, where many are side by side on one connection.
+    pub(crate) _open: Option<Reservation>,
+    /// Its place among the streams that watch the node's health.
+    pub(crate) _watching: Option<Watching>,
+}
+
+/// What a request takes that is side by side with others on its connection: its head, and what the library keeps of it.
+const OPEN: u64 = 4 << 10;
+
+impl Kept {
+    /// For a request that has just come. The error says that the node has no room for it.
+    pub(crate) fn begin(busy: Busy, budget: &Budget) -> Result<Kept, (Kept, Problem)> {
+        if !busy.wants_pieces() {
+            return Ok(Kept { busy: Some(busy), _open: None, _watching: None });
+        }
+        match budget.reserve(OPEN) {
+            Some(open) => Ok(Kept { busy: Some(busy), _open: Some(open), _watching: None }),
+            None => Err((Kept { busy: Some(busy), _open: None, _watching: None }, memory_full(budget))),
+        }
+    }
+
+    /// Whether an answer may have to wait for its client while others of the same connection do as well.
+    pub(crate) fn is_side_by_side(&self) -> bool {
+        self.busy.as_ref().is_some_and(Busy::wants_pieces)
+    }
 }
 
 /// Bytes, and the memory that is set aside for them.
@@ -161,8 +191,20 @@ impl AsRef<[u8]> for Held {
     }
 }
 
+/// Bytes that keep their memory set aside until the last of them is with the client.
+pub(crate) fn hold(bytes: Bytes, held: Option<Arc<Reservation>>) -> Bytes {
+    match held {
+        Some(held) => Bytes::from_owner(Held { bytes, _held: held }),
+        None => bytes,
+    }
+}
+
 impl AnswerBody {
     pub(crate) fn new(bytes: Bytes, kept: Kept) -> AnswerBody {
+        if !bytes.is_empty() {
+            // From now on the client lets it wait, until it is asked for.
+            kept.busy.as_ref().inspect(|busy| busy.gave());
+        }
         AnswerBody { content: Content::Whole(Some(bytes).filter(|bytes| !bytes.is_empty())), kept }
     }
 
@@ -176,23 +218,22 @@ impl AnswerBody {
         AnswerBody { content: Content::Chunks(streamed), kept }
     }
 
-    /// The same, compressed.
-    pub(crate) fn compressed(self) -> AnswerBody {
+    /// The same, compressed; what that takes is counted in `budget`.
+    pub(crate) fn compressed(self, budget: &Budget) -> AnswerBody {
         let content = match self.content {
-            Content::Whole(Some(bytes)) if bytes.len() <= gzip::SLICE => Content::Whole(Some(gzip::at_once(&bytes))),
-            Content::Whole(Some(bytes)) => Content::Gzip(Box::new(Gzip::whole(bytes))),
-            Content::Chunks(streamed) => Content::Gzip(Box::new(Gzip::chunks(streamed))),
+            Content::Whole(Some(bytes)) if bytes.len() <= gzip::AT_ONCE => Content::Whole(Some(gzip::at_once(&bytes))),
+            Content::Whole(Some(bytes)) => Content::Gzip(Box::new(Gzip::whole(bytes, budget))),
+            Content::Chunks(streamed) => Content::Gzip(Box::new(Gzip::chunks(streamed, budget))),
             other => other,
         };
         AnswerBody { content, ..self }
     }
 
-    /// A body whose memory stays set aside until its last byte is with the client, if it is large enough to matter.
+    /// A body whose memory stays set aside until its last byte is with the client. Where a connection has one answer at a time, a
+    /// small one is copied into its buffer, which bounds it.
     pub(crate) fn held(bytes: Bytes, held: Option<Arc<Reservation>>, kept: Kept) -> AnswerBody {
-        match held {
-            Some(held) if bytes.len() > COPY => AnswerBody::new(Bytes::from_owner(Held { bytes, _held: held }), kept),
-            _ => AnswerBody::new(bytes, kept),
-        }
+        let matters = bytes.len() > COPY || kept.is_side_by_side();
+        AnswerBody::new(hold(bytes, held.filter(|_| matters)), kept)
     }
 }
 
@@ -209,7 +250,7 @@ impl Body for AnswerBody {
     type Error = tonic::Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
-        let AnswerBody { content, kept: Kept { busy } } = &mut *self;
+        let AnswerBody { content, kept: Kept { busy, .. } } = &mut *self;
         let polled = match content {
             // A client may take its time over these: it may be a script that is suspended.
             Content::Messages(body) => return Pin::new(body).poll_frame(cx),

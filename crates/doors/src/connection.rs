@@ -53,6 +53,10 @@ pub(crate) struct Connection {
     /// otherwise the socket shows it.
     waiting: Mutex<Vec<Arc<AtomicU32>>>,
     abort: OnceLock<AbortHandle>,
+    /// Whether its client has shown the token.
+    known: AtomicBool,
+    /// Streams that watch the node's health.
+    watches: AtomicU32,
     /// The socket, for as long as it is open.
     socket: Mutex<Option<RawFd>>,
 }
@@ -154,6 +158,22 @@ impl Connection {
         Presence::There
     }
 
+    /// Its client has shown the token.
+    pub(crate) fn set_known(&self) {
+        self.known.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_known(&self) -> bool {
+        self.known.load(Ordering::Relaxed)
+    }
+
+    /// A place for one more stream that watches the node's health; `None` if it has as many as may be.
+    pub(crate) fn watch(self: &Arc<Self>, most: u32) -> Option<Watching> {
+        let more = |watches: u32| (watches < most).then_some(watches + 1);
+        self.watches.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(Watching(self.clone()))
+    }
+
     pub(crate) fn abort(&self) {
         if let Some(abort) = self.abort.get() {
             abort.abort();
@@ -175,6 +195,16 @@ impl Connection {
             HEAD => spent > limits.header,
             _ => false,
         }
+    }
+}
+
+/// A stream that watches the node's health, for as long as it lasts.
+#[derive(Debug)]
+pub(crate) struct Watching(Arc<Connection>);
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.0.watches.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

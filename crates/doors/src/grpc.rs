@@ -1,7 +1,8 @@
 //! The API over gRPC: `evener.v1`, health and reflection.
 
 use std::collections::HashMap;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use evener_protocol::api::submit_reply::Event;
 use evener_protocol::api::{self, DESCRIPTORS, Evener, EvenerServer, MESSAGE, SubmitReply};
 use http::Response;
 use hyper::body::Incoming;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc, watch};
 use tonic::codegen::Service;
 use tonic::codegen::tokio_stream::Stream as AsyncStream;
 use tonic::{Request, Status};
@@ -48,7 +49,7 @@ impl<N: Node> Grpc<N> {
             calls: EvenerServer::new(calls)
                 .max_decoding_message_size(2 * MESSAGE)
                 .max_encoding_message_size(usize::MAX),
-            health: HealthServer::new(Watch { node }),
+            health: HealthServer::new(Watch::new(node)),
         }
     }
 
@@ -88,6 +89,7 @@ pub(crate) fn status(problem: &Problem) -> Status {
     match problem.code {
         Code::Unauthorized => Status::unauthenticated(detail),
         Code::ForbiddenOrigin => Status::permission_denied(detail),
+        Code::BadRequest => Status::invalid_argument(detail),
         _ => Status::internal(detail),
     }
 }
@@ -257,6 +259,50 @@ impl<N: Node> AsyncStream for SubmitReplies<N> {
 /// `grpc.health.v1.Health`: whether the node takes work for all its stages.
 struct Watch<N> {
     node: Arc<N>,
+    /// What those who watch are told; one task looks for all of them, as long as there are any.
+    health: Arc<watch::Sender<ServingStatus>>,
+    /// Whether that task is there.
+    looks: Arc<AtomicBool>,
+    places: Arc<Semaphore>,
+}
+
+/// How many may watch at a time, and for how long one does: a client that goes on wants to know asks again.
+const MOST_WATCHES: usize = 1024;
+const WATCHED: Duration = Duration::from_secs(600);
+
+impl<N: Node> Watch<N> {
+    fn new(node: Arc<N>) -> Watch<N> {
+        let health = Arc::new(watch::Sender::new(ServingStatus::Unknown));
+        Watch { node, health, looks: Arc::default(), places: Arc::new(Semaphore::new(MOST_WATCHES)) }
+    }
+
+    /// Hears of the health. The first who does has a task look at it.
+    fn subscribe(&self) -> watch::Receiver<ServingStatus> {
+        let told = self.health.subscribe();
+        self.health.send_if_modified(|last| {
+            let now = Self::look(&self.node);
+            std::mem::replace(last, now) != now
+        });
+        if !self.looks.swap(true, Ordering::AcqRel) {
+            let (node, health, looks) = (self.node.clone(), self.health.clone(), self.looks.clone());
+            tokio::spawn(async move {
+                let mut interval = tokio::time::interval(HEALTH);
+                loop {
+                    interval.tick().await;
+                    let now = Self::look(&node);
+                    health.send_if_modified(|last| std::mem::replace(last, now) != now);
+                    if health.receiver_count() == 0 {
+                        looks.store(false, Ordering::Release);
+                        // One who came in between found that somebody looks.
+                        if health.receiver_count() == 0 || looks.swap(true, Ordering::AcqRel) {
+                            return;
+                        }
+                    }
+                }
+            });
+        }
+        told
+    }
 }
 
 impl<N: Node> Watch<N> {
@@ -286,21 +332,26 @@ impl<N: Node> Health for Watch<N> {
 
     async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<tonic::Response<Self::WatchStream>, Status> {
         let service = request.into_inner().service;
+        let place = self.places.clone().try_acquire_owned().map_err(|_| {
+            Status::resource_exhausted(format!("{MOST_WATCHES} clients watch the node's health, which is the most"))
+        })?;
         let (tell, told) = mpsc::channel(1);
-        let node = self.node.clone();
+        let mut health = self.subscribe();
         tokio::spawn(async move {
-            let mut last = None;
-            let mut interval = tokio::time::interval(HEALTH);
+            let _place = place;
+            let mut end = pin!(tokio::time::sleep(WATCHED));
             loop {
-                tokio::select! {
-                    _ = interval.tick() => {}
-                    () = tell.closed() => return,
-                }
-                let now = if Self::knows(&service) { Self::look(&node) } else { ServingStatus::ServiceUnknown };
-                if last.replace(now) != Some(now)
-                    && tell.send(Ok(HealthCheckResponse { status: now.into() })).await.is_err()
-                {
+                let now = match Self::knows(&service) {
+                    true => *health.borrow_and_update(),
+                    false => ServingStatus::ServiceUnknown,
+                };
+                if tell.send(Ok(HealthCheckResponse { status: now.into() })).await.is_err() {
                     return;
+                }
+                tokio::select! {
+                    changed = health.changed() => if changed.is_err() { return },
+                    () = tell.closed() => return,
+                    () = &mut end => return,
                 }
             }
         });

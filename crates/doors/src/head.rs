@@ -4,9 +4,10 @@ use std::borrow::Cow;
 
 use evener_core::{Code, Problem, Reply};
 use evener_protocol::frame::PART;
-use http::header::{COOKIE, HOST, HeaderName, HeaderValue};
+use http::header::{COOKIE, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderMap, Request, StatusCode};
+use http::uri::Authority;
+use http::{HeaderMap, Request, StatusCode, Version};
 
 use crate::node::Parcel;
 use crate::origin::Origin;
@@ -26,6 +27,48 @@ pub(crate) fn as_in_http1<B>(request: &mut Request<B>) {
             headers.insert(COOKIE, whole);
         }
     }
+}
+
+/// What is wrong with how a request says whom it is for, or how its body travels; RFC 9112, 3.2 and 6.1, and RFC 9113, 8.3.1.
+pub(crate) fn check_form(head: &Parts) -> Result<(), Problem> {
+    let bad = |detail: String| Err(Problem::new(Code::BadRequest, detail));
+    let mut hosts = head.headers.get_all(HOST).iter();
+    let (host, more) = (hosts.next(), hosts.count());
+    if more > 0 {
+        return bad(format!("the request has {} Host headers, and one is the most", more + 1));
+    }
+    let authority = head.uri.authority().map(Authority::as_str);
+    match host.map(HeaderValue::to_str) {
+        None if head.version == Version::HTTP_11 => {
+            return bad("the request has no Host header, which HTTP/1.1 demands".to_owned());
+        }
+        None if head.version == Version::HTTP_2 && authority.is_none() => {
+            return bad("the request has neither :authority nor a Host header".to_owned());
+        }
+        Some(Err(_)) => return bad("the Host header is no host and port".to_owned()),
+        Some(Ok(host)) if !host.is_empty() && !is_host(host) => {
+            return bad(format!("the Host header {host:?} is no host and port"));
+        }
+        Some(Ok(host)) if authority.is_some_and(|authority| !host.eq_ignore_ascii_case(authority)) => {
+            let authority = authority.unwrap_or_default();
+            return bad(format!(
+                "the Host header {host:?} is another than that of the request's target, {authority:?}"
+            ));
+        }
+        _ => {}
+    }
+    let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
+    let is_chunked = |coding: &HeaderValue| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+    if let Some(coding) = codings.find(|coding| !is_chunked(coding)) {
+        let detail = format!("the Transfer-Encoding {coding:?} is not known here; `chunked` is");
+        return Err(Problem { status: StatusCode::NOT_IMPLEMENTED.as_u16(), ..Problem::new(Code::BadRequest, detail) });
+    }
+    Ok(())
+}
+
+/// Whether a text is a host, and perhaps a port; there are no users in one.
+fn is_host(text: &str) -> bool {
+    !text.contains('@') && text.parse::<Authority>().is_ok()
 }
 
 /// The connection's buffer bounds a head roughly; this is the limit itself. Returns the size.

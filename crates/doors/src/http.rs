@@ -91,7 +91,8 @@ impl<N: Node> HttpDoor<N> {
 
     /// Serves a listener, with at most `most` connections at a time.
     pub fn serve(self: Arc<Self>, listener: BoundListener, timeouts: Timeouts, most: usize) -> Listening {
-        let bounds = Bounds { timeouts, headers: self.headers, connections: most, http2: PUBLIC };
+        let bounds =
+            Bounds { timeouts, headers: self.headers, connections: most, strangers_leave: false, http2: PUBLIC };
         let (node, headers) = (self.node.clone(), self.headers);
         let unparsed = move |status| problem::unparsed(&*node, status, headers);
         serve(listener, bounds, unparsed, move |link| Connected { door: self.clone(), link })
@@ -100,14 +101,18 @@ impl<N: Node> HttpDoor<N> {
     async fn answer(&self, request: Request<Incoming>, link: &Link) -> Response<AnswerBody> {
         let busy = link.busy();
         let id = self.node.new_id();
-        let kept = Kept { busy: Some(busy) };
+        let (kept, full) = match Kept::begin(busy, self.node.budget()) {
+            Ok(kept) => (kept, None),
+            Err((kept, full)) => (kept, Some(full)),
+        };
         let (head, body) = request.into_parts();
         let events = accepts_events(&head.headers);
         let routes = self.routes();
-        if let Some(headers) = preflight(&routes, &head) {
+        let form = head::check_form(&head);
+        if let (Ok(()), Some(headers)) = (&form, preflight(&routes, &head)) {
             return self.value(id, StatusCode::NO_CONTENT, headers, Parcel::default(), kept);
         }
-        let size = head::check_size(&head, self.headers).map_err(Refused::from);
+        let size = form.and_then(|()| head::check_size(&head, self.headers)).map_err(Refused::from);
         let found = size.and_then(|size| routes.find(&head).map(|(route, params)| (route, params, size)));
         let of_route = found.as_ref().ok().map(|(route, ..)| *route);
         let told = of_route.and_then(|route| route.cors.as_ref()).map(|cors| cors.told(&head.headers));
@@ -115,7 +120,7 @@ impl<N: Node> HttpDoor<N> {
         let arrival = match found {
             Ok((route, params, size)) => {
                 let origin = Origin::new(head, params, link.client.clone());
-                self.admit(route, origin, body, size, id).await.map(|arrival| (arrival, route.fallback.as_ref()))
+                self.admit(route, origin, body, size, id, full).await.map(|arrival| (arrival, route.fallback.as_ref()))
             }
             Err(refused) => Err(refused),
         };
@@ -140,7 +145,7 @@ impl<N: Node> HttpDoor<N> {
             told.add_to(response.headers_mut());
         }
         match gzip {
-            Some(accepted) => gzip::compress(response, accepted),
+            Some(accepted) => gzip::compress(response, accepted, self.node.budget()),
             None => response,
         }
     }
@@ -153,12 +158,16 @@ impl<N: Node> HttpDoor<N> {
         body: Incoming,
         size: usize,
         id: RequestId,
+        full: Option<Problem>,
     ) -> Result<Arrival, Refused> {
         let began = Instant::now();
         let path = match route.target {
             RouteTarget::Path(path) => path,
             RouteTarget::Health => return Ok(Arrival::Answer(self.health())),
         };
+        if let Some(problem) = full {
+            return Ok(Arrival::Answer(self.node.refused(id, problem, route.fallback_on)));
+        }
         let limits = BodyLimits { size: route.body, pause: self.body_pause };
         let (content, as_request) = (self.content(route, origin.head()), route.wants_request(&origin.head().method));
         head::check_origin(&origin, size)?;
@@ -178,6 +187,10 @@ impl<N: Node> HttpDoor<N> {
             true => Value { content: Content::Bytes, bytes: body.bytes },
             false => Value { content, bytes: body.bytes },
         };
+        let flow = match &route.fairness {
+            Some(fairness) => (fairness.0)(&origin).number().await,
+            None => 0,
+        };
         let ticket = Ticket {
             id,
             path,
@@ -185,7 +198,7 @@ impl<N: Node> HttpDoor<N> {
             timeout: route.timeout.saturating_sub(began.elapsed()),
             fallback_on: route.fallback_on,
             priority: route.priority,
-            flow: route.fairness.as_ref().map_or(0, |fairness| (fairness.0)(&origin)),
+            flow,
             as_request,
             streams: true,
             on_error: route.on_error,
@@ -278,10 +291,15 @@ impl<N: Node> HttpDoor<N> {
     fn problem(&self, id: RequestId, problem: &Problem, kept: Kept) -> Response<AnswerBody> {
         let stage = problem.stage.map(|stage| self.node.stage_name(stage));
         let view = ProblemView::new(problem, id, stage.as_deref(), self.node.debug());
-        let mut response = Response::new(AnswerBody::new(view.to_json(), kept));
+        // A node that is full holds no more for a client that may never take it; one answer at a time fits into a connection's buffer.
+        let bare = problem.code == Code::MemoryFull && kept.is_side_by_side();
+        let body = if bare { Bytes::new() } else { view.to_json() };
+        let mut response = Response::new(AnswerBody::new(body, kept));
         *response.status_mut() = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if !bare {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        }
         headers.insert(REQUEST_ID, id_header(id));
         if let Some(wait) = problem.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));

@@ -34,4 +34,4 @@ pub use node::{
 };
 pub use origin::Origin;
 pub use problem::ProblemView;
-pub use route::{Fairness, Input, Route, RouteError, RouteTarget};
+pub use route::{Fairness, Flow, Input, Route, RouteError, RouteTarget, normal_path};

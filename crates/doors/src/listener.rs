@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::body::Incoming;
 use hyper::service::Service;
@@ -27,6 +27,9 @@ const SWEEP: Duration = Duration::from_millis(250);
 const SOCKET_BUFFER: usize = 1 << 20;
 /// How long to wait after an `accept` that failed, for instance for want of descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+
+/// How often it is told that connections could not be accepted.
+const TELL_AGAIN: Duration = Duration::from_secs(10);
 
 /// A socket that listens.
 pub enum BoundListener {
@@ -64,6 +67,17 @@ pub(crate) struct Shared {
 impl Shared {
     fn connections(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Arc<Connection>>> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    /// Closes the oldest connection whose client has not shown the token, if there is one.
+    fn let_a_stranger_go(&self) {
+        let connections = self.connections();
+        let strangers = connections.iter().filter(|(_, connection)| !connection.is_known());
+        if let Some((_, oldest)) = strangers.min_by_key(|(id, _)| **id) {
+            oldest.abort();
+        }
     }
 }
 
@@ -188,6 +202,8 @@ pub(crate) struct Bounds {
     pub(crate) headers: usize,
     /// The most connections that are open at a time; further ones wait to be accepted.
     pub(crate) connections: usize,
+    /// Whether a connection whose client has not shown the token makes room for another when there is none.
+    pub(crate) strangers_leave: bool,
     pub(crate) http2: Http2,
 }
 
@@ -206,7 +222,7 @@ where
     S::Future: Send + 'static,
 {
     let spoken = Spoken::new(&bounds);
-    let Bounds { timeouts, connections: most, .. } = bounds;
+    let Bounds { timeouts, connections: most, strangers_leave, .. } = bounds;
     let shared = Arc::new(Shared {
         clock: TickClock::default(),
         draining: AtomicBool::new(false),
@@ -216,7 +232,7 @@ where
         all_closed: Notify::new(),
     });
     let acceptor = Acceptor { shared: shared.clone(), spoken, service };
-    let accepting = tokio::spawn(accept(listener, acceptor, Arc::new(Semaphore::new(most))));
+    let accepting = tokio::spawn(accept(listener, acceptor, Arc::new(Semaphore::new(most)), strangers_leave));
     let sweeping = tokio::spawn(sweep(shared.clone(), TickLimits::new(&timeouts, SWEEP)));
     Listening { shared, accepting, sweeping }
 }
@@ -245,7 +261,7 @@ struct Acceptor<F> {
     service: F,
 }
 
-async fn accept<F, S>(listener: BoundListener, acceptor: Acceptor<F>, places: Arc<Semaphore>)
+async fn accept<F, S>(listener: BoundListener, acceptor: Acceptor<F>, places: Arc<Semaphore>, strangers_leave: bool)
 where
     F: Fn(Link) -> S + Send + Sync + 'static,
     S: Service<hyper::Request<Incoming>, Response = hyper::Response<crate::body::AnswerBody>> + Send + 'static,
@@ -256,7 +272,11 @@ where
         BoundListener::Unix(_, path) => Some(Unlink(path.clone())),
         BoundListener::Tcp(..) => None,
     };
+    let mut failures = Failures::default();
     loop {
+        if strangers_leave && places.available_permits() == 0 {
+            acceptor.shared.let_a_stranger_go();
+        }
         let Ok(place) = places.clone().acquire_owned().await else { return };
         match &listener {
             BoundListener::Tcp(tcp, tls) => match tcp.accept().await {
@@ -270,7 +290,7 @@ where
                         Some(tls) => acceptor.spawn_tls(tls.clone(), stream, peer, place),
                     }
                 }
-                Err(error) => pause(error).await,
+                Err(error) => failures.pause(error).await,
             },
             BoundListener::Unix(unix, _) => match unix.accept().await {
                 Ok((stream, _)) => {
@@ -278,15 +298,28 @@ where
                     let _ = rustix::net::sockopt::set_socket_send_buffer_size(&stream, SOCKET_BUFFER);
                     acceptor.spawn(stream.as_raw_fd(), TokioIo::new(stream), "unix".into(), place)
                 }
-                Err(error) => pause(error).await,
+                Err(error) => failures.pause(error).await,
             },
         }
     }
 }
 
-async fn pause(error: io::Error) {
-    tracing::warn!(%error, "a connection could not be accepted; trying again");
-    tokio::time::sleep(ACCEPT_AGAIN).await;
+/// Connections that could not be accepted: any client can bring that about as often as it likes.
+#[derive(Default)]
+struct Failures {
+    count: u64,
+    told: Option<Instant>,
+}
+
+impl Failures {
+    async fn pause(&mut self, error: io::Error) {
+        self.count += 1;
+        if self.told.is_none_or(|told| told.elapsed() >= TELL_AGAIN) {
+            tracing::warn!(%error, failures = self.count, "connections could not be accepted; trying again");
+            *self = Failures { count: 0, told: Some(Instant::now()) };
+        }
+        tokio::time::sleep(ACCEPT_AGAIN).await;
+    }
 }
 
 struct Unlink(PathBuf);

@@ -178,6 +178,8 @@ pub struct StageHealth {
     pub name: String,
     /// `ready`, `starting`, `idle` (it has no workers, and wants none) or `broken`.
     pub state: &'static str,
+    /// Why its workers are not as the service file says, if that is so: new ones did not come up, and those of before go on.
+    pub reload_failed: Option<String>,
 }
 
 /// How the node stands, as far as anybody may know.

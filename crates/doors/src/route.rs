@@ -1,6 +1,8 @@
 //! The table of routes: which of them takes a request.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,7 +74,34 @@ pub struct Route {
 /// Says which flow a request is of, that is, whose: flows take turns where they wait. 0 is that of all requests of which it cannot be
 /// said.
 #[derive(Clone)]
-pub struct Fairness(pub Arc<dyn Fn(&Origin) -> u16 + Send + Sync>);
+pub struct Fairness(pub Arc<dyn Fn(&Origin) -> Flow + Send + Sync>);
+
+/// The number of a flow, or when it will be known.
+pub enum Flow {
+    /// It is known.
+    Known(u16),
+    /// Finding it out takes a while.
+    Later(Pin<Box<dyn Future<Output = u16> + Send>>),
+}
+
+impl Flow {
+    /// The number, once it is known.
+    pub async fn number(self) -> u16 {
+        match self {
+            Flow::Known(number) => number,
+            Flow::Later(number) => number.await,
+        }
+    }
+}
+
+impl fmt::Debug for Flow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Flow::Known(number) => f.debug_tuple("Known").field(number).finish(),
+            Flow::Later(_) => f.write_str("Later"),
+        }
+    }
+}
 
 impl fmt::Debug for Fairness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -102,6 +131,41 @@ pub struct RouteError {
     source: matchit::InsertError,
 }
 
+/// A path in the one form in which equal paths are equal texts (RFC 3986, 6.2.2): what need not be percent-encoded is not, and
+/// hexadecimal digits are in upper case. Reserved characters stay as they are, encoded or not: these mean different things.
+pub fn normal_path(path: &str) -> Cow<'_, str> {
+    if !path.contains('%') {
+        return path.into();
+    }
+    let mut normal = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some(at) = rest.find('%') {
+        let (before, encoded) = rest.split_at(at);
+        normal.push_str(before);
+        let digits = encoded.get(1..3).filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
+        let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        let taken = match (byte, digits) {
+            (Some(byte), _) if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) => {
+                normal.push(char::from(byte));
+                3
+            }
+            (_, Some(digits)) => {
+                normal.push('%');
+                normal.push_str(&digits.to_ascii_uppercase());
+                3
+            }
+            // No encoding at all: it stands for itself.
+            (_, None) => {
+                normal.push('%');
+                1
+            }
+        };
+        rest = &encoded[taken..];
+    }
+    normal.push_str(rest);
+    normal.into()
+}
+
 /// The parameters of a path, decoded.
 pub(crate) type Params = Vec<(String, String)>;
 
@@ -128,9 +192,10 @@ impl Routes {
     pub(crate) fn new(routes: Vec<Route>) -> Result<(Routes, mpsc::Receiver<()>), RouteError> {
         let mut by_path: Vec<(String, Vec<Route>)> = Vec::new();
         for route in routes {
-            match by_path.iter_mut().find(|(path, _)| *path == route.path) {
+            let path = normal_path(&route.path).into_owned();
+            match by_path.iter_mut().find(|(other, _)| *other == path) {
                 Some((_, same)) => same.push(route),
-                None => by_path.push((route.path.clone(), vec![route])),
+                None => by_path.push((path, vec![route])),
             }
         }
         let mut router = matchit::Router::new();
@@ -143,13 +208,14 @@ impl Routes {
 
     /// What a page of another origin may do with a method on a path, if the route for that says anything of it.
     pub(crate) fn cors(&self, path: &str, method: &Method) -> Option<&Cors> {
-        of_method(self.router.at(path).ok()?.value, method)?.cors.as_ref()
+        of_method(self.router.at(&normal_path(path)).ok()?.value, method)?.cors.as_ref()
     }
 
     /// The route that takes a request, and the parameters of its path.
     pub(crate) fn find(&self, head: &Parts) -> Result<(&Route, Params), Refused> {
         let path = head.uri.path();
-        let Ok(found) = self.router.at(path) else {
+        let normal = normal_path(path);
+        let Ok(found) = self.router.at(&normal) else {
             return Err(Problem::new(Code::NoRoute, format!("no route has the path {path}")).into());
         };
         let Some(route) = of_method(found.value, &head.method) else {
@@ -169,7 +235,11 @@ impl Routes {
             Ok(value) => Ok((name.to_owned(), value.into_owned())),
             Err(_) => Err(Problem::new(Code::BadRequest, format!("the path's `{name}` is not UTF-8 once decoded"))),
         });
-        Ok((route, params.collect::<Result<_, _>>()?))
+        let params = params.collect::<Result<_, _>>()?;
+        if percent_decode_str(head.uri.query().unwrap_or("")).decode_utf8().is_err() {
+            return Err(Problem::new(Code::BadRequest, "the query is not UTF-8 once decoded").into());
+        }
+        Ok((route, params))
     }
 }
 
@@ -177,4 +247,26 @@ impl Routes {
 fn of_method<'a>(routes: &'a [Route], method: &Method) -> Option<&'a Route> {
     let by_name = routes.iter().find(|route| route.takes(method));
     by_name.or_else(|| routes.iter().find(|route| *method == Method::HEAD && route.takes(&Method::GET)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_paths_have_one_form() {
+        for (path, normal) in [
+            ("/caf%c3%a9", "/caf%C3%A9"),
+            ("/%7Euser/%41%2d%2E", "/~user/A-."),
+            ("/a%2fb/%2b+", "/a%2Fb/%2B+"),
+            ("/%2e%2e/x", "/../x"),
+            ("/100%/%zz/%4", "/100%/%zz/%4"),
+            ("/{id}/%7B", "/{id}/%7B"),
+            ("/%25%37%45", "/%257E"),
+            ("/plain", "/plain"),
+        ] {
+            assert_eq!(normal_path(path), normal);
+            assert_eq!(normal_path(normal), normal);
+        }
+    }
 }

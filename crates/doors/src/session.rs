@@ -43,6 +43,22 @@ const MOST_RETRIES: u32 = 1000;
 /// Priorities go from minus this to this.
 const MOST_PRIORITY: i32 = 100;
 
+/// The most bytes of a name.
+const MOST_NAME: usize = 1024;
+/// The most functions of one session that come in pieces at a time.
+const MOST_UPLOADS: usize = 256;
+/// What a function or a call takes beside its body.
+const ENTRY: u64 = 512;
+
+/// A name as messages quote it: the beginning of a long one.
+fn shown(name: &str) -> String {
+    const SHOWN: usize = 100;
+    match name.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}… ({} bytes)", &name[..end], name.len()),
+        None => name.to_owned(),
+    }
+}
+
 /// The number of the next session's flow.
 static FLOWS: AtomicU16 = AtomicU16::new(1);
 
@@ -190,7 +206,7 @@ impl<N: Node> Caller for Session<N> {
             if state.calls.remove(&number).is_none() {
                 return;
             }
-            let cancelled = state.outbox.ended(number, called, stage);
+            let cancelled = state.outbox.ended(number, called, stage, self.node.budget());
             if state.outbox.value_bytes() > self.node.budget().limit() / 2 {
                 self.overflow.notify_one();
             }
@@ -253,6 +269,16 @@ impl<N: Node> Intake<N> {
         let Ok(hash) = <[u8; 32]>::try_from(&hash[..]) else {
             return Err(Status::invalid_argument("a function's hash has 32 bytes: the SHA-256 of its body"));
         };
+        if name.len() > MOST_NAME || python.len() > MOST_NAME {
+            let (bytes, most) = (name.len().max(python.len()), MOST_NAME);
+            let detail = format!("the name of a function, or of its Python, has {bytes} bytes, and {most} is the most");
+            return Err(Status::invalid_argument(detail));
+        }
+        if more && self.uploads.functions() >= MOST_UPLOADS {
+            let detail =
+                format!("{MOST_UPLOADS} functions are coming in pieces, which is the most: end one before the next");
+            return Err(Status::resource_exhausted(detail));
+        }
         if self.uploads.has_function(&hash) {
             return Err(Status::invalid_argument("a function was sent again before the last piece of it"));
         }
@@ -263,7 +289,7 @@ impl<N: Node> Intake<N> {
             self.functions.refuse(hash);
             return Ok(());
         }
-        let Some(held) = budget.reserve(size) else {
+        let Some(held) = budget.reserve(size + ENTRY) else {
             // Its calls will say that the function is unknown, and then it may be sent again.
             return Ok(());
         };
@@ -339,7 +365,7 @@ impl<N: Node> Intake<N> {
         let function = self.function_of(call)?.hash;
         self.functions.used(&function);
         self.pool_of(call)?;
-        let held = self.session.node.budget().reserve(size);
+        let held = self.session.node.budget().reserve(size + ENTRY);
         held.ok_or_else(|| self.memory_full())
     }
 
@@ -376,6 +402,7 @@ impl<N: Node> Intake<N> {
                 [] => "this node takes no functions: its service file has no `functions`".to_owned(),
                 names => format!("there is {}", names.join(", ")),
             };
+            let name = shown(name);
             return Err(Problem::new(Code::UnknownPool, format!("there is no pool `{name}`; {there}")));
         };
         let function = self.function_of(call)?;

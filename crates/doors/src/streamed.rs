@@ -9,6 +9,7 @@ use http::HeaderMap;
 use http::header::{ACCEPT, HeaderValue};
 use http_body::Frame;
 
+use crate::body::hold;
 use crate::stream::{Chunks, Next};
 
 /// How chunks stand in the body.
@@ -79,7 +80,7 @@ impl Streamed {
         while !self.ended {
             match ready!(self.chunks.poll_next(cx)) {
                 Next::Chunk(parcel) => {
-                    let bytes = self.piece(&parcel.value);
+                    let bytes = hold(self.piece(&parcel.value), parcel.held);
                     if !bytes.is_empty() {
                         return Poll::Ready(Some(Ok(Frame::data(bytes))));
                     }

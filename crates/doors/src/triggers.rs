@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use evener_core::{Answer, FallbackOn, Path};
 use evener_protocol::{Content, Value};
-use jiff::{Timestamp, Zoned, tz::TimeZone};
+use jiff::{SignedDuration, Timestamp, Zoned, tz::TimeZone};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -36,7 +36,12 @@ pub enum When {
 pub struct Schedule {
     cron: croner::Cron,
     zone: TimeZone,
+    /// Whether it comes at intervals, which the clock of the day does not change when it is put forward or back.
+    intervals: bool,
 }
+
+/// The most that a clock is put forward or back.
+const LARGEST_CHANGE: SignedDuration = SignedDuration::from_hours(3);
 
 impl Schedule {
     /// A schedule by a cron expression of five fields, or of six, of which the first is seconds. The zone is a name of the IANA
@@ -45,7 +50,7 @@ impl Schedule {
         let parser = croner::parser::CronParser::builder().seconds(croner::parser::Seconds::Optional).build();
         let cron = parser.parse(expression).map_err(|error| BadSchedule::Expression(error.to_string()))?;
         let zone = TimeZone::get(zone).map_err(|error| BadSchedule::Zone(error.to_string()))?;
-        let schedule = Schedule { cron, zone };
+        let schedule = Schedule { cron, zone, intervals: has_intervals(expression) };
         match schedule.after(Timestamp::now()) {
             Some(_) => Ok(schedule),
             None => Err(BadSchedule::Expression("it never comes".to_owned())),
@@ -53,8 +58,41 @@ impl Schedule {
     }
 
     /// The first of its times behind `now`.
+    ///
+    /// Times of the day come once on each of their days: where the clocks go forward over one, it comes as much later as they do, and
+    /// where they go back over one, it comes the first time alone. Intervals follow the time that passes.
     fn after(&self, now: Timestamp) -> Option<Zoned> {
-        self.cron.find_next_occurrence(&now.to_zoned(self.zone.clone()), false).ok()
+        let here = now.to_zoned(self.zone.clone());
+        if self.intervals {
+            return self.cron.find_next_occurrence(&here, false).ok();
+        }
+        // Of the times on the wall, those that a change of the clocks moves may come behind later ones.
+        let mut wall = here.datetime().checked_sub(LARGEST_CHANGE).ok()?;
+        let mut first: Option<Zoned> = None;
+        loop {
+            let next = self.cron.find_next_occurrence(&wall.to_zoned(TimeZone::UTC).ok()?, false);
+            let Ok(next) = next.map(|next| next.datetime()) else { return first };
+            if first.as_ref().is_some_and(|first| next > first.datetime()) {
+                return first;
+            }
+            let comes = self.zone.to_ambiguous_zoned(next).compatible().ok()?;
+            if comes.timestamp() > now && first.as_ref().is_none_or(|first| comes < *first) {
+                first = Some(comes);
+            }
+            wall = next;
+        }
+    }
+}
+
+/// Whether a cron expression says for any minute or any hour that it comes, or in which steps: its times are then no times of the day.
+fn has_intervals(expression: &str) -> bool {
+    let fields: Vec<&str> = expression.split_whitespace().collect();
+    let any = |field: &&str| field.contains(['*', '?']);
+    match fields[..] {
+        [name] => name.eq_ignore_ascii_case("@hourly"),
+        [minutes, hours, _, _, _] => any(&minutes) || any(&hours),
+        [_, minutes, hours, ..] => any(&minutes) || any(&hours),
+        _ => false,
     }
 }
 
@@ -281,9 +319,60 @@ mod tests {
         assert_eq!(next("0 3 * * *", "Europe/Berlin", "2026-11-24T00:00:00Z"), "2026-11-24T02:00:00Z");
         // The night in which the clocks go forward, and the hour of that time does not come.
         let leapt = next("30 2 * * *", "Europe/Berlin", "2026-03-28T12:00:00Z");
-        assert!(leapt.starts_with("2026-03-29T01"), "{leapt}");
+        assert_eq!(leapt, "2026-03-29T01:30:00Z");
         assert_eq!(next("*/15 * * * * *", "UTC", "2026-11-24T03:00:01Z"), "2026-11-24T03:00:15Z");
         assert_eq!(next("0 0 29 2 *", "UTC", "2026-11-24T00:00:00Z"), "2028-02-29T00:00:00Z");
+    }
+
+    /// All times between two.
+    fn times(expression: &str, zone: &str, from: &str, to: &str) -> Vec<String> {
+        let schedule = Schedule::new(expression, zone).expect("a schedule");
+        let (mut now, end): (Timestamp, Timestamp) = (from.parse().expect("a time"), to.parse().expect("a time"));
+        let mut all = Vec::new();
+        while let Some(next) = schedule.after(now).filter(|next| next.timestamp() < end) {
+            now = next.timestamp();
+            all.push(now.to_string());
+        }
+        all
+    }
+
+    #[test]
+    fn where_the_clocks_go_forward_each_time_comes_once() {
+        let night = |expression| times(expression, "Europe/Berlin", "2026-03-28T23:00:00Z", "2026-03-29T20:00:00Z");
+        assert_eq!(night("30 2 * * *"), ["2026-03-29T01:30:00Z"]);
+        assert_eq!(night("30 2,14 * * *"), ["2026-03-29T01:30:00Z", "2026-03-29T12:30:00Z"]);
+        assert_eq!(night("15,45 2 * * *"), ["2026-03-29T01:15:00Z", "2026-03-29T01:45:00Z"]);
+        assert_eq!(night("5,45 2-3 * * *"), ["2026-03-29T01:05:00Z", "2026-03-29T01:45:00Z"]);
+        assert_eq!(night("0 1 * * *"), ["2026-03-29T00:00:00Z"]);
+        assert_eq!(night("0 3 * * *"), ["2026-03-29T01:00:00Z"]);
+        assert_eq!(night("0 */6 * * *").len(), 3);
+        let new_york = times("30 2 * * *", "America/New_York", "2026-03-08T00:00:00Z", "2026-03-09T00:00:00Z");
+        assert_eq!(new_york, ["2026-03-08T07:30:00Z"]);
+        // Half an hour.
+        let lord_howe = times("15 2 * * *", "Australia/Lord_Howe", "2026-10-03T10:00:00Z", "2026-10-04T10:00:00Z");
+        assert_eq!(lord_howe, ["2026-10-03T15:45:00Z"]);
+    }
+
+    #[test]
+    fn where_the_clocks_go_back_each_time_comes_once() {
+        let night = |expression| times(expression, "Europe/Berlin", "2026-10-24T20:00:00Z", "2026-10-25T20:00:00Z");
+        assert_eq!(night("30 2 * * *"), ["2026-10-25T00:30:00Z"]);
+        assert_eq!(night("30 2,14 * * *"), ["2026-10-25T00:30:00Z", "2026-10-25T13:30:00Z"]);
+        assert_eq!(night("15,45 2 * * *"), ["2026-10-25T00:15:00Z", "2026-10-25T00:45:00Z"]);
+        assert_eq!(night("30 3 * * *"), ["2026-10-25T02:30:00Z"]);
+        // A node that starts in the second of the two hours has missed it.
+        assert_eq!(next("30 2 * * *", "Europe/Berlin", "2026-10-25T01:10:00Z"), "2026-10-26T01:30:00Z");
+        let lord_howe = times("45 1 * * *", "Australia/Lord_Howe", "2026-04-04T10:00:00Z", "2026-04-05T10:00:00Z");
+        assert_eq!(lord_howe, ["2026-04-04T14:45:00Z"]);
+    }
+
+    #[test]
+    fn intervals_follow_the_time_that_passes() {
+        let hours = |from, to| times("0 * * * *", "Europe/Berlin", from, to).len();
+        assert_eq!(hours("2026-03-28T22:30:00Z", "2026-03-29T04:30:00Z"), 6);
+        assert_eq!(hours("2026-10-24T22:30:00Z", "2026-10-25T04:30:00Z"), 6);
+        let quarters = times("*/15 * * * *", "Europe/Berlin", "2026-10-24T23:50:00Z", "2026-10-25T02:10:00Z");
+        assert_eq!(quarters.len(), 9);
     }
 
     #[test]

@@ -79,7 +79,7 @@ impl Outbox {
     }
 
     /// A call has ended, in that stage. Says whether that was because it was cancelled.
-    pub(super) fn ended(&mut self, number: u64, called: Called, stage: String) -> bool {
+    pub(super) fn ended(&mut self, number: u64, called: Called, stage: String, budget: &Budget) -> bool {
         let Called { id, answer, worker, ran, tries } = called;
         let mut cancelled = false;
         let (result, held, tries) = match answer {
@@ -91,7 +91,9 @@ impl Outbox {
             Answer::Raised(problem, Parcel { value, held }) => (Ended::Raised(value.bytes), held, problem.tries),
             Answer::Problem(problem) | Answer::Fallback(problem) => {
                 cancelled = problem.code == Code::Cancelled;
-                (Ended::Problem(view(id, &problem, stage)), None, problem.tries)
+                let told = view(id, &problem, stage);
+                let held = budget.charge(problem_length(&told) as u64);
+                (Ended::Problem(told), Some(Arc::new(held)), problem.tries)
             }
         };
         let ran_ns = u64::try_from(ran.as_nanos()).unwrap_or(u64::MAX);
@@ -167,17 +169,23 @@ impl Outbox {
     }
 }
 
+/// How many bytes wait with an outcome.
 fn value_length(result: &Ended) -> u64 {
     match result {
         Ended::Value(bytes) | Ended::Raised(bytes) => bytes.len() as u64,
-        Ended::Problem(_) => 0,
+        Ended::Problem(problem) => problem_length(problem) as u64,
     }
+}
+
+fn problem_length(problem: &api::Problem) -> usize {
+    const REST: usize = 200;
+    problem.detail.len() + problem.certificate.len() + problem.stage.len() + REST
 }
 
 fn length(outcome: &api::Outcome) -> usize {
     match &outcome.result {
         Some(Ended::Value(bytes) | Ended::Raised(bytes)) => bytes.len() + 24,
-        Some(Ended::Problem(problem)) => problem.detail.len() + problem.certificate.len() + 200,
+        Some(Ended::Problem(problem)) => problem_length(problem),
         None => 24,
     }
 }

@@ -52,6 +52,11 @@ pub(super) struct Uploads {
 }
 
 impl Uploads {
+    /// How many functions are coming in.
+    pub(super) fn functions(&self) -> usize {
+        self.functions.len()
+    }
+
     pub(super) fn has_function(&self, hash: &[u8; 32]) -> bool {
         self.functions.contains_key(hash)
     }
