@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::event::What;
 use crate::options::Options;
 use crate::session::arrival;
-use crate::work::{Definition, Work};
+use crate::work::{Definition, Work, told_name};
 
 /// A connection to a node, for single calls. Clones share the connection; it ends with the last of them.
 ///
@@ -75,7 +75,7 @@ impl Client {
     pub async fn submit(&mut self, function: &Definition, work: &Work<'_>, input: Bytes) -> Result<Submitted, Error> {
         let function = api::Function {
             hash: Bytes::copy_from_slice(&function.hash.0),
-            name: function.name.clone(),
+            name: told_name(&function.name).to_owned(),
             python: function.python.clone(),
             body: function.body.clone(),
             more: false,

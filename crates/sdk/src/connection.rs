@@ -65,7 +65,11 @@ impl Connection {
                 (Box::new(stream), authorization()?)
             }
             Address::Http(authority) => {
-                (Box::new(tcp(authority.as_str()).await.map_err(unreachable)?), authorization()?)
+                let stream = tcp(authority.as_str()).await.map_err(unreachable)?;
+                if !options.insecure {
+                    token::check_trusted(authority)?;
+                }
+                (Box::new(stream), authorization()?)
             }
             Address::Https(authority) => {
                 let config = tls::config(options.ca_file.as_deref())?;

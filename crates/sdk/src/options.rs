@@ -14,6 +14,9 @@ pub struct Options {
     /// The certificates (PEM) of those who may vouch for an `https` node; else `$EVENER_CA_FILE`, else those that the system
     /// trusts.
     pub ca_file: Option<PathBuf>,
+    /// Whether the token may travel in the clear to an `http` address. Whoever listens there, and whoever can read what goes there, gets
+    /// it, and can then run code as the node's user. Without it, the address must be named in `$EVENER_INSECURE`.
+    pub insecure: bool,
     /// What this client is, for people who look at the node.
     pub client: String,
     /// How long connecting may take, until the node has said its welcome.
@@ -27,6 +30,7 @@ impl Options {
             address: address.into(),
             token_file: None,
             ca_file: None,
+            insecure: false,
             client: concat!("rust, evener ", env!("CARGO_PKG_VERSION")).to_owned(),
             timeout: Duration::from_secs(5),
         }

@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use http::HeaderValue;
+use http::uri::Authority;
 use rustix::fs::{CWD, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
@@ -47,6 +48,19 @@ pub(crate) fn authorization(file: Option<&Path>) -> Result<HeaderValue, Error> {
         let path = path.display();
         Error::Unauthorized(format!("{path} does not hold a token: it should be one line of printable characters"))
     })
+}
+
+/// Whether the token may be sent to that TCP port in the clear: only if `$EVENER_INSECURE` names it, as `HOST:PORT`, among others with
+/// commas between them. On the same machine, too, anybody may listen on a port where no node is.
+pub(crate) fn check_trusted(authority: &Authority) -> Result<(), Error> {
+    let trusted = std::env::var("EVENER_INSECURE").unwrap_or_default();
+    if trusted.split(',').any(|trusted| trusted.trim().eq_ignore_ascii_case(authority.as_str())) {
+        return Ok(());
+    }
+    Err(Error::Unauthorized(format!(
+        "the token is not sent to http://{authority}: whoever listens there would get it. Connect over the node's Unix socket \
+         (unix:PATH) or over https, or name the address as trusted: EVENER_INSECURE={authority}"
+    )))
 }
 
 fn variable(name: &str) -> Option<PathBuf> {

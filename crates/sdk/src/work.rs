@@ -60,3 +60,10 @@ impl Work<'_> {
         self.timeout.map_or(0, |timeout| u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX).max(1))
     }
 }
+
+/// The beginning of a function's name, as much of it as a node takes.
+pub(crate) fn told_name(name: &str) -> &str {
+    const MOST: usize = 1024;
+    let end = (0..=MOST.min(name.len())).rev().find(|end| name.is_char_boundary(*end));
+    &name[..end.unwrap_or(0)]
+}

@@ -7,7 +7,7 @@ use evener_protocol::api;
 
 use super::pieces::{INLINE_BYTES, Of, Pieces};
 use super::table::Table;
-use crate::work::{Definition, Hash};
+use crate::work::{Definition, Hash, told_name};
 
 /// Functions, by their index.
 #[derive(Debug, Default)]
@@ -44,6 +44,7 @@ impl Functions {
     /// A function becomes known; nothing changes if it is.
     pub(super) fn define(&mut self, definition: Definition) {
         let Definition { hash, name, python, body } = definition;
+        let name = told_name(&name).to_owned();
         if let Vacant(vacant) = self.by_hash.entry(hash) {
             vacant.insert(self.list.len() as u32);
             let hash = Bytes::copy_from_slice(&hash.0);
