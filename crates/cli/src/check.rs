@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use evener_engine::config::show_path;
+
 use crate::ServiceFile;
 
 /// Arguments of `evener check`.
@@ -23,7 +25,12 @@ impl Check {
                     (service.functions.len(), "function pool"),
                 ];
                 let parts: Vec<_> = parts.iter().filter(|(number, _)| *number > 0).map(count).collect();
-                println!("{}: service `{}` is good ({})", self.file.service.display(), service.name, parts.join(", "));
+                println!(
+                    "{}: service `{}` is good ({})",
+                    show_path(&self.file.service),
+                    service.name,
+                    parts.join(", ")
+                );
                 ExitCode::SUCCESS
             }
             Err(code) => code,

@@ -116,7 +116,7 @@ fn load(path: &Path, overlays: &[Overlay]) -> Result<Loaded, ExitCode> {
 
 /// Reads a service file with overlays over it.
 fn read(path: &Path, overlays: &[Overlay]) -> Result<Loaded, Report> {
-    config::load_with(path, overlays, &|name| std::env::var(name).ok())
+    config::load_with(path, overlays, &|name| std::env::var_os(name))
 }
 
 fn complain(report: &Report) {

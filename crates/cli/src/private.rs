@@ -4,7 +4,9 @@
 //! socket alone, and ends at once when the script ends, however that comes about. It is no command for people, so clap
 //! does not know it.
 
+use std::ffi::OsString;
 use std::io::{BufRead, Read};
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -79,7 +81,7 @@ async fn serve() -> anyhow::Result<ExitCode> {
 #[derive(Debug)]
 struct Script {
     executable: PathBuf,
-    path: Vec<String>,
+    path: Vec<PathBuf>,
     workers: Workers,
     /// The script's process, which has started this one.
     parent: Pid,
@@ -92,9 +94,26 @@ struct Told {
     /// `sys.executable`.
     executable: String,
     /// `sys.path`.
-    path: Vec<String>,
+    path: Vec<Folder>,
     workers: Option<u32>,
     parent: i32,
+}
+
+/// A folder, as text or, where it is none in UTF-8, as bytes.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Folder {
+    Text(String),
+    Bytes { bytes: Vec<u8> },
+}
+
+impl From<Folder> for PathBuf {
+    fn from(folder: Folder) -> PathBuf {
+        match folder {
+            Folder::Text(text) => text.into(),
+            Folder::Bytes { bytes } => OsString::from_vec(bytes).into(),
+        }
+    }
 }
 
 impl Script {
@@ -114,7 +133,7 @@ impl Script {
         let count = |count: u32| workers(&count.to_string()).map_err(|why| format!("`workers`: {why}"));
         Ok(Self {
             executable: told.executable.into(),
-            path: told.path,
+            path: told.path.into_iter().map(PathBuf::from).collect(),
             workers: told.workers.map_or(Ok(Workers::Auto), count)?,
             parent: Some(told.parent)
                 .filter(|parent| *parent > 0)
@@ -171,7 +190,7 @@ mod tests {
         assert_eq!(pool.workers, Workers::Count(3));
         assert_eq!(pool.cwd, PathBuf::from("/srv"));
         assert_eq!(pool.interpreter, Some("/usr/bin/python3".into()));
-        assert_eq!(pool.sys_path, Some(vec![String::new(), "/a b".into()]));
+        assert_eq!(pool.sys_path, Some(vec![PathBuf::new(), "/a b".into()]));
         assert!(service.stages.is_empty() && service.listen.http.is_none() && service.listen.api.is_none());
     }
 

@@ -160,7 +160,7 @@ impl Test {
         let Some(with) = &test.with else { return Ok(None) };
         let mut overlays = self.file.settings.set.clone();
         overlays.push(with.clone());
-        match config::load_with(&self.file.service, &overlays, &|name| std::env::var(name).ok()) {
+        match config::load_with(&self.file.service, &overlays, &|name| std::env::var_os(name)) {
             Ok(loaded) => Ok(Some(Service { tests: Vec::new(), ..loaded.service })),
             Err(report) => {
                 complain(&report);

@@ -7,6 +7,7 @@ mod signals;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use evener_engine::Running;
@@ -164,10 +165,17 @@ fn moved(listener: Option<Listener>, address: &str) -> Result<Listener, String> 
     })
 }
 
+/// How long threads beside the node's own may take to end once the node has. One may wait for a file system that does not answer, or
+/// be in a function that never returns.
+const LAST_THREADS: Duration = Duration::from_millis(500);
+
 /// Runs the node, which wants a single thread.
 pub(crate) fn on_runtime<T>(node: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.context("the runtime does not start")?.block_on(node)
+    let runtime = runtime.context("the runtime does not start")?;
+    let result = runtime.block_on(node);
+    runtime.shutdown_timeout(LAST_THREADS);
+    result
 }
 
 pub(crate) fn announce(running: &Running) -> anyhow::Result<()> {

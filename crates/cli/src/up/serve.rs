@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use evener_engine::Running;
 use evener_engine::config::{Loaded, Service};
+use tokio::task::JoinHandle;
 
 use super::fresh::Fresh;
 use super::signals::{HangUp, Stops};
@@ -62,7 +63,20 @@ async fn until_told(
     let node = running.node().clone();
     let mut hang_ups = up.service.is_some().then(|| stops.take_hang_ups());
     let mut is_ready = false;
+    // The files that are being read, if they are, and whether they have to be read once more after that.
+    let mut reading: Option<JoinHandle<Read>> = None;
+    let mut again = false;
     loop {
+        if again && reading.is_none() {
+            again = false;
+            reading = Some(read(&up));
+        }
+        let read = async {
+            match &mut reading {
+                Some(reading) => reading.await,
+                None => std::future::pending().await,
+            }
+        };
         let hang_up = async {
             match &mut hang_ups {
                 Some(hang_ups) => hang_ups.next().await,
@@ -88,42 +102,54 @@ async fn until_told(
                 if let HangUp::TerminalGone = hang_up {
                     return Ok(true);
                 }
+                again = true;
             }
-            () = stale => {}
-        }
-        if let Some(now) = reload(running, &up).await? {
-            fresh = now;
+            () = stale => again = true,
+            read = read => {
+                reading = None;
+                if let Some(now) = reload(running, read.context("the service file was not read")?) {
+                    fresh = now;
+                }
+            }
         }
     }
 }
 
-/// Lets the files take over as they are now. What is wrong with them is logged, and what runs goes on.
-async fn reload(running: &mut Running, up: &Arc<Up>) -> anyhow::Result<Option<Fresh>> {
-    let reader = up.clone();
-    // Reading files is not for the thread that everything else runs on.
-    let loaded = tokio::task::spawn_blocking(move || {
-        let loaded = reader.read()?;
+/// What came of reading the files, and how they were then.
+type Read = Result<(Loaded, Fresh), Refused>;
+
+/// Reads the files as they are now. That is not for the thread that everything else runs on: it may take long, or never end where a
+/// file system does not answer.
+fn read(up: &Arc<Up>) -> JoinHandle<Read> {
+    let up = up.clone();
+    tokio::task::spawn_blocking(move || {
+        let loaded = up.read()?;
         // What is written from here on is looked at next time.
         let fresh = Fresh::of(&loaded.service.files);
         Ok((loaded, fresh))
-    });
-    match loaded.await.context("the service file was not read")? {
-        Ok((Loaded { service, warnings }, fresh)) => {
+    })
+}
+
+/// Lets the files take over as they were read. What is wrong with them is logged, and what runs goes on.
+fn reload(running: &mut Running, read: Read) -> Option<Fresh> {
+    match read {
+        Ok((Loaded { service, warnings, programs }, fresh)) => {
             if !warnings.is_empty() {
                 tracing::warn!("the service file:\n{}", warnings.render(false).trim_end());
             }
             take_over(running, service);
-            Ok(Some(fresh))
+            drop(programs);
+            Some(fresh)
         }
         Err(Refused::File(report)) => {
             let why = report.render(false);
             tracing::error!("the service file is refused, and the one before runs on:\n{}", why.trim_end());
             // It may be mended in a file that it did not include before.
-            Ok(Some(Fresh::of_refused(report.files())))
+            Some(Fresh::of_refused(report.files()))
         }
         Err(Refused::Asked(why)) => {
             tracing::error!("the service file is refused, and the one before runs on: {why}");
-            Ok(None)
+            None
         }
     }
 }
