@@ -103,6 +103,69 @@ def test_the_context_is_given_to_those_who_take_it(start, text, context):
     assert not context or outcome.value == 6
 
 
+WRAPPERS = """
+import functools
+
+def injecting(function):
+    @functools.wraps(function)
+    def wrapper(value):
+        return function(value, "db")
+    return wrapper
+
+def several(function):
+    @functools.wraps(function)
+    def wrapper(value):
+        return function(value, "a", "b", key="c")
+    return wrapper
+
+def adding(function):
+    @functools.wraps(function)
+    def wrapper(value, ctx):
+        return f"{function(value)} {ctx.tries}"
+    return wrapper
+
+def passing(function):
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        return function(*args, **kwargs)
+    return wrapper
+
+class Adding:
+    def __init__(self, function):
+        functools.update_wrapper(self, function)
+    def __call__(self, value, ctx):
+        return f"{self.__wrapped__(value)} {ctx.tries}"
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("@injecting\ndef f(value, database): return f'{value} {database}'", "v db"),
+        ("@several\ndef f(value, a, b, *, key): return f'{value} {a}{b}{key}'", "v abc"),
+        ("@adding\ndef f(value): return value", "v 6"),
+        ("@Adding\ndef f(value): return value", "v 6"),
+        ("@passing\ndef f(value, ctx): return f'{value} {ctx.tries}'", "v 6"),
+        ("@passing\ndef f(value): return value", "v"),
+        ("@passing\n@injecting\ndef f(value, database): return f'{value} {database}'", "v db"),
+        ("@passing\n@adding\ndef f(value): return value", "v 6"),
+        ("@functools.lru_cache\ndef f(value): return value", "v"),
+        ("@injecting\ndef g(value, database): return f'{value} {database}'\nf = functools.partial(g)", "v db"),
+        ("@passing\ndef g(key, value, ctx): return f'{value} {ctx.tries}'\nf = functools.partial(g, 1)", "v 6"),
+        ("class f:\n  @passing\n  def __call__(self, value, ctx): return f'{value} {ctx.tries}'", "v 6"),
+        (
+            "def bound(function):\n  @functools.wraps(function)\n  def wrapper(self, value):\n"
+            "    return function(self, value, 'db')\n  return wrapper\n"
+            "class F:\n  @bound\n  def __call__(self, value, database): return f'{value} {database}'\nf = F()",
+            "v db",
+        ),
+    ],
+)
+def test_what_is_called_is_the_decorators_wrapper(start, text, expected):
+    worker = start(WRAPPERS + text)
+    assert worker.do(b'"v"', number=6).value == expected
+
+
 def test_a_class_is_made_once_before_ready(start):
     worker = start(
         source("""

@@ -5,15 +5,12 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast, overload
+from typing import Any, Generic, Protocol, TypeVar, cast, overload
 
 from evener import _client, _worker
 from evener._function import P, check_function
 from evener._pickling import Modules, name_of
 from evener._sender import Options, Sender
-
-if TYPE_CHECKING:
-    from evener._client import Worker
 
 R = TypeVar("R")
 
@@ -68,9 +65,9 @@ class Computable(Generic[P, R]):
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Computation[R]:
         return Computation(self._sender, args, kwargs)
 
-    def get_workers(self) -> list[Worker]:
-        """Return the workers that do the calls: `pid`, `node`, `pool`, `index`, `jobs_done` and `busy` of each."""
-        return _client.shared(self._server).workers(self._sender.options.pool)
+    def get_workers(self) -> int:
+        """Return how many workers do the calls. `Client.workers` says more of each."""
+        return len(_client.shared(self._server).workers(self._sender.options.pool))
 
     def __reduce__(self) -> Any:
         from evener import _cloud  # noqa: PLC0415
@@ -110,7 +107,7 @@ def compute_this(server: Any = None, depmodules: Modules = ()) -> Any:
 
         func(2).run()                    # 4, after two seconds
         await func(2).async_run()        # the same in a coroutine
-        func.get_workers()               # who does it
+        func.get_workers()               # how many workers do it
 
     server: where the engine listens (``host:port``, or an address as for `Client`); without it, `EVENER_URL`, else a
         private engine.

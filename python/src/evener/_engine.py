@@ -55,13 +55,13 @@ def binary() -> str:
     )
 
 
-def _is_text(path: str) -> bool:
-    """Whether a path can be told to the engine: one whose bytes are not UTF-8 cannot."""
+def _told(path: str) -> str | dict[str, list[int]]:
+    """Put a path into JSON: as text, or as its bytes if these are not UTF-8."""
     try:
         path.encode()
     except UnicodeEncodeError:
-        return False
-    return True
+        return {"bytes": list(os.fsencode(path))}
+    return path
 
 
 class Engine:
@@ -110,7 +110,7 @@ class Engine:
             raise ConnectError(f"the private engine {program!r} cannot be started: {error}") from error
         orders = {
             "executable": sys.executable,
-            "path": [str(Path(entry).absolute()) for entry in sys.path if isinstance(entry, str) and _is_text(entry)],
+            "path": [_told(str(Path(entry).absolute())) for entry in sys.path if isinstance(entry, str)],
             "workers": workers,
             "parent": os.getpid(),
         }

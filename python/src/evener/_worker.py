@@ -30,6 +30,7 @@ broken command line.
 
 from __future__ import annotations
 
+import functools
 import importlib.machinery
 import importlib.util
 import inspect
@@ -50,7 +51,7 @@ from _thread import get_ident, start_new_thread
 from collections import deque
 from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping
 from itertools import islice
-from types import GeneratorType, ModuleType, TracebackType
+from types import FunctionType, GeneratorType, ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, NoReturn, Optional, Union
 
 if TYPE_CHECKING:
@@ -3696,10 +3697,13 @@ async def _make_in_loop(kind: type) -> tuple[Any, Optional[BaseException]]:
 
 
 def _wants_context(target: str, function: Callable[..., Any]) -> bool:
-    """Say whether a target takes a second argument; raise _CannotStart if it takes none, or needs more."""
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):
+    """Say whether a target takes a second argument; raise _CannotStart if it takes none, or needs more.
+
+    What is called is a decorator's wrapper, and its own parameters count, whatever it wraps. One that passes on
+    whatever it gets has those of what it wraps, and may add to them.
+    """
+    signature, passes_on = _signature_of_call(function)
+    if signature is None:
         return False
     places: list[inspect.Parameter] = []
     anything = False
@@ -3708,17 +3712,61 @@ def _wants_context(target: str, function: Callable[..., Any]) -> bool:
             places.append(parameter)
         elif parameter.kind is parameter.VAR_POSITIONAL:
             anything = True
-        elif parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty:
+        elif parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty and not passes_on:
             raise _CannotStart(
                 f"{target}{signature} needs the keyword {parameter.name!r}; a target takes (value) or (value, ctx)"
             )
     needed = sum(parameter.default is parameter.empty for parameter in places)
+    if passes_on:
+        return needed == 2 or (len(places) > 1 and places[1].name in ("ctx", "context"))
     if not places and not anything:
         raise _CannotStart(f"{target}{signature} takes no argument; a target takes (value) or (value, ctx)")
     if needed > 2:
         raise _CannotStart(f"{target}{signature} needs {needed} arguments; a target takes (value) or (value, ctx)")
     # A second argument with a default is the function's own business, unless it is called what a context is called.
     return needed == 2 or (len(places) > 1 and places[1].name in ("ctx", "context"))
+
+
+def _signature_of_call(function: Any) -> tuple[Optional[inspect.Signature], bool]:
+    """Return what parameters a call of it meets, without `self`, and whether they are of something that is wrapped."""
+    passes_on = bound = False
+    while True:
+        called, inner, inner_is_bound = function, getattr(function, "__wrapped__", None), bound
+        call = inspect.getattr_static(type(function), "__call__", None)
+        if isinstance(function, functools.partial):
+            inner = getattr(function.func, "__wrapped__", None)
+            if inner is not None:
+                inner = functools.partial(inner, *function.args, **function.keywords)
+        elif inspect.ismethod(function):
+            called, bound, inner_is_bound = function.__func__, True, True
+        elif isinstance(call, FunctionType):
+            # An instance: its class's method is called, and either of them may wrap something.
+            called, bound = call, True
+            if hasattr(call, "__wrapped__"):
+                inner, inner_is_bound = call.__wrapped__, True
+        try:
+            signature = inspect.signature(called, follow_wrapped=False)
+        except (TypeError, ValueError):
+            return None, passes_on
+        if inner is None or not _takes_anything(signature):
+            return (_without_self(signature) if bound else signature), passes_on
+        function, bound, passes_on = inner, inner_is_bound, True
+
+
+def _takes_anything(signature: inspect.Signature) -> bool:
+    """Say whether it takes any number of arguments."""
+    return any(parameter.kind is parameter.VAR_POSITIONAL for parameter in signature.parameters.values())
+
+
+def _without_self(signature: inspect.Signature) -> inspect.Signature:
+    """Leave out the first parameter, if it is one by itself."""
+    parameters = list(signature.parameters.values())
+    if parameters and parameters[0].kind in (
+        inspect.Parameter.POSITIONAL_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    ):
+        del parameters[0]
+    return signature.replace(parameters=parameters)
 
 
 def _ignore_interrupt(_number: int, _frame: object) -> None:

@@ -44,15 +44,14 @@ def test_many_calls_run_at_once(node):
 
 
 def test_the_workers_are_known(node):
-    workers = square.get_workers()
-    assert len(workers) == 2
-    assert all(worker.pid for worker in workers)
+    # A number, which a load test multiplies.
+    assert square.get_workers() == 2
 
 
 def test_a_server_and_modules_can_be_named(bridge):
     fake.nodes["unix:/other"] = fake.Node(workers=3)
     assert elsewhere().run() == "colorsys"
-    assert len(elsewhere.get_workers()) == 3
+    assert elsewhere.get_workers() == 3
     fake.nodes["http://host:7070"] = fake.Node()
     assert evener.compute_this("host:7070")(lambda: 1)().run() == 1
     assert _client.shared("http://host:7070").url == "http://host:7070"
