@@ -10,13 +10,18 @@ BIN := target/debug/evener
 # What the wheel brings along beside the package: the program, put there by the two rules that make a wheel.
 PROGRAM := python/evener.data/scripts/evener
 
-.PHONY: help demo test test-rust test-python test-e2e test-long lint format build install release wheel bench load-test clean
+# What is fuzzed, and for how long each.
+FUZZED := frames service_file jq template http session
+FUZZ_SECONDS ?= 120
+
+.PHONY: help demo test test-rust test-python test-e2e test-long fuzz lint format build install release wheel bench load-test clean
 
 help:
 	@sed -n 's/^# //p' Makefile
 	@echo 'make lint       formatting and lints alone'
 	@echo 'make format     format everything'
-	@echo 'make test-long  the long suites: many seeds of the simulation, long properties'
+	@echo 'make test-long  the long suites: many seeds of the simulation, long properties, fuzzing, ten minutes of mixed load'
+	@echo 'make fuzz       make up what strangers, workers and files say, for FUZZ_SECONDS (120) each (installs cargo-fuzz)'
 	@echo 'make bench      measure against Mosec, ProcessPoolExecutor, Ray and axum, and write docs/performance.md (installs wrk, Mosec and Ray)'
 	@echo 'make load-test  measure the load test of functions, and write its table and picture into docs/'
 	@echo 'make release    the binary that is fast: target/release/evener'
@@ -60,8 +65,22 @@ test-python: install
 test-e2e: install
 	EVENER_BIN=$(CURDIR)/$(BIN) $(VENV)/bin/python -m pytest --quiet tests
 
-test-long: $(VENV_READY) build
+test-long: install
 	EVENER_SEEDS=200000 PROPTEST_CASES=20000 cargo test --locked --release --package evener-simulation --package evener-core
+	$(MAKE) fuzz
+	EVENER_SOAK=600 EVENER_BIN=$(CURDIR)/$(BIN) $(VENV)/bin/python -m pytest --quiet tests/test_soak.py
+
+# Each target starts from the inputs in fuzz/corpus; what it finds beside them stays in target/fuzz-corpus. A crash fails, and
+# names the input that did it.
+fuzz: build
+	@PATH="$(CURDIR)/target/tools/bin:$$PATH" cargo fuzz --version >/dev/null 2>&1 \
+		|| cargo install --locked --root target/tools cargo-fuzz
+	@set -e; for target in $(FUZZED); do \
+		echo "fuzzing $$target for $(FUZZ_SECONDS) s"; mkdir -p target/fuzz-corpus/$$target fuzz/artifacts/$$target; \
+		PATH="$(CURDIR)/target/tools/bin:$$PATH" EVENER_BIN=$(CURDIR)/$(BIN) CARGO_TARGET_DIR=$(CURDIR)/target/fuzz \
+		cargo fuzz run --fuzz-dir fuzz --sanitizer none $$target target/fuzz-corpus/$$target fuzz/corpus/$$target \
+			-- -max_total_time=$(FUZZ_SECONDS) -timeout=30 -rss_limit_mb=4096 -verbosity=0 -print_final_stats=1; \
+	done
 
 lint: $(VENV_READY)
 	cargo fmt --all --check
