@@ -290,7 +290,8 @@ def test_the_token_is_found(engine, monkeypatch):
     connect(engine, token_file=None).close()
 
 
-def test_where_no_engine_listens_that_is_told(engine):
+def test_where_no_engine_listens_that_is_told(engine, monkeypatch):
+    monkeypatch.setenv("EVENER_INSECURE", engine.url("http").removeprefix("http://"))
     for url, kind, part in [
         ("unix:/nonexistent", "connect", "no such socket"),
         ("http://127.0.0.1:1", "connect", "nobody listens there"),

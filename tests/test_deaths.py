@@ -271,3 +271,71 @@ def test_a_worker_that_somebody_else_ends(started):
     pid = int(started.wait_notes("ran")[0].split()[0])
     Process.at(pid).send(signal.SIGTERM)
     assert connection.answer().json[0] == 2
+
+
+LEAVERS = {
+    "the warden's group": "os.setpgid(0, os.getpgid(os.getppid()))",
+    "a group of a sibling": "os.setpgid(0, os.getpgid(int(open('sibling').read())))",
+}
+
+
+@pytest.mark.parametrize("where", LEAVERS)
+def test_a_worker_that_leaves_its_group_is_stopped_all_the_same(node, where):
+    """It is as if it had stayed: its place is free again, and nobody else is hurt."""
+    started = node(
+        """
+stages:
+  stray: {python: "app:stray", timeout: 300ms, grace: 100ms, retries: 0}
+  other: {python: "app:other"}
+routes:
+  - {path: /stray, pipeline: stray, decode: text}
+  - {path: /other, pipeline: other, decode: text}
+""",
+        app=f"""
+import os, time
+
+def leave():
+    {LEAVERS[where]}
+
+def stray(text):
+    if text == "stay":
+        return "here"
+    leave()
+    open("stray", "w").write(str(os.getpid()))
+    time.sleep(3600)
+
+def other(text):
+    open("sibling", "w").write(str(os.getpid()))
+    return str(os.getpid())
+""",
+    )
+    sibling = started.post("/other", "x", "text/plain").text
+    warden = started.warden
+    assert_problem(started.post("/stray", "go", "text/plain"), "stage-timeout", stage="stray", tries=1)
+    stray = int((started.folder / "stray").read_text())
+    until(lambda: Process.at(stray) is None, "the worker's end")
+    assert started.post("/stray", "stay", "text/plain").text == "here"
+    assert started.post("/other", "x", "text/plain").text == sibling
+    assert warden.is_alive
+
+
+def test_a_command_that_leaves_its_group_is_stopped_all_the_same(node):
+    started = node(
+        """
+stages:
+  stray: {command: [python3, stray.py], timeout: 400ms, grace: 100ms, retries: 0, workers: 1}
+routes: [{path: /stray, pipeline: stray, decode: text}]
+""",
+        stray="""
+import os, sys, time
+if sys.stdin.read() != "stay":
+    os.setpgid(0, os.getpgid(os.getppid()))
+    open("pid", "w").write(str(os.getpid()))
+    time.sleep(3600)
+print("here", end="")
+""",
+    )
+    assert_problem(started.post("/stray", "go", "text/plain"), "stage-timeout", stage="stray", tries=1)
+    stray = int((started.folder / "pid").read_text())
+    until(lambda: Process.at(stray) is None, "the process's end")
+    assert started.post("/stray", "stay", "text/plain").text == "here"

@@ -36,6 +36,7 @@ HEADINGS = {
     "stages.*": "stages",
     "stages.*.workers": "Pools that size themselves",
     "stages.*.batch": "Several jobs at a time",
+    "stages.*.batch.wait": "Several jobs at a time",
     "pipelines.*[].scatter": "scatter",
     "pipelines.*[].each": "each",
     "routes[]": "routes",

@@ -1,5 +1,6 @@
 """Stopping: what runs may finish, the rest is answered, and nothing survives."""
 
+import os
 import signal
 import time
 
@@ -292,3 +293,81 @@ def test_nobody_is_left_waiting_under_load(node):
                 assert_problem(answer, "draining")
     assert started.wait_exit() == 0
     started.assert_nothing_survives()
+
+
+def test_a_node_stops_while_it_reads_a_file_that_never_comes(node):
+    """The service file is a pipe that nobody writes to: what runs goes on, and signals are heeded."""
+    started = start(node)
+    (started.folder / "service.yaml").unlink()
+    os.mkfifo(started.folder / "service.yaml")
+    started.send(signal.SIGHUP)
+    # As soon as it is opened to be read, it can be opened to be written to.
+    until(lambda: opens(started.folder / "service.yaml"), "the file to be read")
+    assert started.get("/next").text == "next"
+    started.stop(within=10)
+
+
+def opens(pipe):
+    """Whether somebody reads from a pipe. Nothing is written, and it stays open."""
+    try:
+        KEPT.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+    except OSError:
+        return False
+    return True
+
+
+KEPT = []
+
+
+def test_a_file_may_come_by_a_pipe_once_it_is_whole(node):
+    started = start(node)
+    text = (started.folder / "service.yaml").read_text()
+    (started.folder / "service.yaml").unlink()
+    os.mkfifo(started.folder / "service.yaml")
+    started.send(signal.SIGHUP)
+    with (started.folder / "service.yaml").open("w") as pipe:
+        pipe.write(text.replace("grace: 200ms}\nroutes", "grace: 100ms}\nroutes"))
+    started.wait_log("nothing has changed|has taken over")
+    assert started.get("/next").text == "next"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_node_stops_though_its_warden_does_not_answer(node, number):
+    started = start(node)
+    started.warden.send(signal.SIGSTOP)
+    began = time.monotonic()
+    started.send(number)
+    assert started.wait_exit(within=20) == 0
+    assert time.monotonic() - began < 15
+    started.assert_nothing_survives()
+
+
+def test_a_second_signal_ends_a_node_whose_warden_does_not_answer(node):
+    started = start(node)
+    began_job = started.begin("GET", "/path?name=a&wait")
+    started.wait_notes("began")
+    started.warden.send(signal.SIGSTOP)
+    started.send(signal.SIGTERM)
+    started.wait_log("draining")
+    began = time.monotonic()
+    started.send(signal.SIGTERM)
+    assert started.wait_exit(within=20) == 0
+    assert time.monotonic() - began < 8
+    assert_problem(began_job.answer(), "draining", stage="work", tries=1)
+    started.assert_nothing_survives()
+
+
+def test_an_interpreter_that_hangs_does_not_hold_up_the_node_for_ever(node, tmp_path):
+    hangs = tmp_path / "hangs"
+    hangs.write_text("#!/bin/sh\nexec sleep 1000\n")
+    hangs.chmod(0o755)
+    started = node(
+        f"""
+stages: {{ok: {{jq: .}}}}
+routes: [{{path: /ok, pipeline: ok, decode: json}}]
+functions: {{default: {{interpreter: "{hangs}", workers: 1}}}}
+""",
+        wait="listening",
+    )
+    assert started.post("/ok", b"1").json == 1
+    started.stop(within=15)

@@ -90,7 +90,7 @@ def post(started, text):
     return started.post("/", text, "text/plain")
 
 
-@pytest.mark.parametrize("keys", ["concurrency: 2", "batch: {max: 2, wait: 20s}"])
+@pytest.mark.parametrize("keys", ["concurrency: 2", "batch: {max: 2, wait: {idle: 20s}}"])
 def test_a_worker_takes_several_jobs_at_a_time(served, keys):
     started = served(keys)
     write_worker(started)

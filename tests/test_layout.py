@@ -17,13 +17,14 @@ MAY_IMPORT = {
     "evener-protocol": {"evener-core"},
     "evener-supervisor": {"evener-core", "evener-protocol"},
     "evener-doors": {"evener-core", "evener-protocol"},
-    "evener-engine": {"evener-core", "evener-protocol", "evener-supervisor", "evener-doors"},
+    "evener-worker": {"evener-protocol"},
+    "evener-engine": {"evener-core", "evener-protocol", "evener-supervisor", "evener-doors", "evener-worker"},
     "evener-simulation": {"evener-core", "evener-protocol"},
     "evener-sdk": {"evener-protocol"},
     "evener-bridge": {"evener-sdk"},
     "evener": {"evener-engine", "evener-sdk"},
     "embed-rust": {"evener-engine"},
-    "frames-rust": {"evener-sdk"},
+    "frames-rust": {"evener-worker"},
 }
 
 

@@ -234,3 +234,20 @@ def test_every_line_of_a_logged_exception_is_an_error(served):
     served.post("/say", "exec(\"try:\\n 1 / 0\\nexcept ZeroDivisionError:\\n ctx.log.exception('so be it')\")")
     assert served.wait_record(message="so be it")["level"] == "ERROR"
     assert served.wait_record(message="ZeroDivisionError: division by zero")["level"] == "ERROR"
+
+
+def test_a_connection_that_only_makes_noise_leaves_no_lines(node):
+    """Frames that a library would warn of, each: nobody has sent a request."""
+    noisy = node(SERVICE, app=APP)
+    lines = len(noisy.log.splitlines())
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+    # A PING that is acknowledged, though none was sent.
+    frame = bytes([0, 0, 8, 6, 1, 0, 0, 0, 0]) + b"12345678"
+    for door in ("http", "api"):
+        with noisy.connect(door) as connection:
+            connection.send(preface)
+            for _ in range(20):
+                connection.send(frame * 500)
+    assert noisy.get("/nowhere").status == 404
+    assert noisy.api("/healthz").status == 200
+    assert len(noisy.log.splitlines()) - lines < 10, noisy.log

@@ -134,7 +134,7 @@ def test_a_slow_start_is_no_broken_one(node):
 def test_a_start_that_takes_too_long_is_given_up(node):
     started = node(
         """
-        stages: {slow: {python: "app:work", start_timeout: 300ms}}
+        stages: {slow: {python: "app:work", start_timeout: 1s}}
         routes: [{path: /slow, pipeline: slow}]
         """,
         wait="listening",
@@ -150,7 +150,7 @@ def test_a_start_that_takes_too_long_is_given_up(node):
         """,
     )
     assert_problem(started.get("/slow"), "stage-broken", stage="slow")
-    assert "was not ready within 300ms" in started.log
+    assert "was not ready within 1s" in started.log
     started.open("quick")
     until(lambda: started.get("/slow").status == 200, "the stage mends", within=20)
     # None of those given up is left.

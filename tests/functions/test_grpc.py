@@ -638,3 +638,44 @@ def test_a_client_that_never_reads_what_is_printed_holds_up_nobody(start_shared)
         # Of more than 64 MiB that nobody takes, the rest is dropped.
         assert engine.node.itself.resident - before < 200 << 20
         assert engine.client.run(work.square, 4) == 16
+
+
+# What a session may hold
+
+
+def test_a_name_that_is_too_long_ends_its_session(api):
+    with api.session() as session:
+        session.hello()
+        body = b"none"
+        session.send(functions=[api.message("Function", hash=_sha(body), name="n" * 2000, python=PYTHON, body=body)])
+        code, detail = session.ended()
+        assert code is StatusCode.INVALID_ARGUMENT
+        assert "2000 bytes, and 1024 is the most" in detail
+
+
+def test_functions_in_pieces_are_bounded_in_number(api):
+    with api.session() as session:
+        session.hello()
+        for number in range(300):
+            body = str(number).encode()
+            begun = api.message(
+                "Function", hash=_sha(body), name="f", python=PYTHON, body=body[:1], more=True, size=len(body)
+            )
+            session.send(functions=[begun])
+        assert session.ended()[0] is StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_a_name_is_not_told_back_in_full(api):
+    with api.session() as session:
+        session.hello()
+        body = body_of(work.square)
+        session.send(functions=[api.message("Function", hash=_sha(body), name="f", python=PYTHON, body=body)])
+        session.send(calls=[api.message("Call", number=1, function=_sha(body), pool="p" * 1_000_000)])
+        told = until(lambda: [one for reply in session.replies for one in reply.outcomes], "an outcome")[0]
+        assert told.problem.code == "unknown-pool"
+        assert "(1000000 bytes)" in told.problem.detail
+        assert len(told.problem.detail) < 500
+
+
+def _sha(body):
+    return hashlib.sha256(body).digest()

@@ -19,7 +19,9 @@ PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 @pytest.fixture(scope="module")
 def shared(start_shared):
-    return start_shared(service='listen: {api: "127.0.0.1:0"}\n')
+    engine = start_shared(service='listen: {api: "127.0.0.1:0"}\n')
+    with variables(EVENER_INSECURE=_trusted(engine)):
+        yield engine
 
 
 def _first_use(url=None, **options):
@@ -86,17 +88,21 @@ def test_a_token_file_that_is_not_there_is_named(shared, tmp_path):
 
 
 def test_the_token_is_found_by_the_same_user(script, shared):
-    env = {"EVENER_URL": shared.node.url("api"), "XDG_RUNTIME_DIR": str(shared.node.runtime)}
+    trusted = {"EVENER_INSECURE": _trusted(shared)}
+    env = {"EVENER_URL": shared.node.url("api"), "XDG_RUNTIME_DIR": str(shared.node.runtime), **trusted}
     started = script("import evener; print(evener.function(abs).run(-2))", env=env)
     assert started.succeed() == "2\n"
-    elsewhere = script("import evener; evener.function(abs).run(-2)", env={"EVENER_URL": shared.node.url("api")})
+    elsewhere = script(
+        "import evener; evener.function(abs).run(-2)", env={"EVENER_URL": shared.node.url("api"), **trusted}
+    )
     assert elsewhere.wait() == 1
     assert elsewhere.err.splitlines()[-1].startswith(("evener.AuthenticationError: ", "evener.ConnectError: "))
 
 
-def test_somebody_who_never_answers_is_given_up_in_time(tmp_path):
+def test_somebody_who_never_answers_is_given_up_in_time(tmp_path, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setenv("EVENER_INSECURE", url.removeprefix("http://"))
         began = time.monotonic()
         with pytest.raises(evener.ConnectError):
             _first_use(url, token_file=_any_token(tmp_path), timeout=0.5)
@@ -104,7 +110,7 @@ def test_somebody_who_never_answers_is_given_up_in_time(tmp_path):
 
 
 @pytest.mark.parametrize("says", [b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n", b"SSH-2.0-x\r\n", b""])
-def test_somebody_who_is_no_engine_is_told_apart(tmp_path, says):
+def test_somebody_who_is_no_engine_is_told_apart(tmp_path, says, monkeypatch):
     def answer(server):
         with server.accept()[0] as connection:
             connection.sendall(says)
@@ -116,10 +122,32 @@ def test_somebody_who_is_no_engine_is_told_apart(tmp_path, says):
     with socket.create_server(("127.0.0.1", 0)) as server:
         thread = threading.Thread(target=answer, args=(server,))
         thread.start()
+        monkeypatch.setenv("EVENER_INSECURE", f"127.0.0.1:{server.getsockname()[1]}")
         with pytest.raises(evener.EvenerError) as caught:
             _first_use(f"http://127.0.0.1:{server.getsockname()[1]}", token_file=_any_token(tmp_path), timeout=2)
         assert str(server.getsockname()[1]) in str(caught.value)
         thread.join(5)
+
+
+@pytest.mark.parametrize("insecure", [None, "", "1", "all", "127.0.0.1", "127.0.0.1:1", "localhost:PORT"])
+def test_the_token_goes_to_no_port_that_is_not_trusted(tmp_path, monkeypatch, insecure):
+    """Whoever listens there sees a connection that says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        monkeypatch.delenv("EVENER_INSECURE", raising=False)
+        if insecure is not None:
+            monkeypatch.setenv("EVENER_INSECURE", insecure.replace("PORT", str(port)))
+        with pytest.raises(evener.AuthenticationError, match=f"EVENER_INSECURE=127.0.0.1:{port}"):
+            _first_use(f"http://127.0.0.1:{port}", token_file=_any_token(tmp_path), timeout=5)
+        server.settimeout(5)
+        with server.accept()[0] as connection:
+            connection.settimeout(5)
+            assert connection.recv(1000) == b""
+
+
+def _trusted(engine):
+    """The address of its API, as it is named as trusted."""
+    return engine.node.url("api").removeprefix("http://")
 
 
 def _any_token(folder):

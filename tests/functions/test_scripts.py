@@ -187,7 +187,7 @@ def test_a_script_from_standard_input_and_one_on_the_command_line_work_too(scrip
 def test_compute_this_is_as_the_seed_has_it(script, place):
     started = script(
         """
-        import asyncio, collections
+        import asyncio, os
         from evener import compute_this
 
         @compute_this(depmodules=["time"])
@@ -220,9 +220,8 @@ def test_compute_this_is_as_the_seed_has_it(script, place):
             assert error.args == (3,) and error.stdout == "before it fails\\n"
         else:
             raise AssertionError
-        workers = func.get_workers()
-        assert workers and sum(worker.jobs_done for worker in workers) >= 24
-        assert len({worker.pid for worker in workers}) == len(workers)
+        # A number, which a load test multiplies.
+        assert func.get_workers() * 2 == 2 * len(os.sched_getaffinity(0))
         """,
         env=place,
     )
@@ -242,11 +241,12 @@ def test_compute_this_finds_the_server_that_it_is_given(script, start_shared):
             return math.factorial(x)
 
         assert func(5).run() == 120
-        print(sorted(worker.pid for worker in func.get_workers()))
+        print(func.get_workers())
         """
-    env = {"XDG_RUNTIME_DIR": str(engine.node.runtime), "EVENER_BIN": "/nonesuch"}
+    trusted = url.removeprefix("http://")
+    env = {"XDG_RUNTIME_DIR": str(engine.node.runtime), "EVENER_BIN": "/nonesuch", "EVENER_INSECURE": trusted}
     for server in (url, url.removeprefix("http://")):
-        assert script(text, arguments=[server], env=env).succeed() == f"{sorted(engine.pids())}\n"
+        assert script(text, arguments=[server], env=env).succeed() == f"{len(engine.pids())}\n"
 
 
 WITHOUT_TQDM = """

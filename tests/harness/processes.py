@@ -62,6 +62,15 @@ class Process:
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
+    @property
+    def peak(self):
+        """The most bytes of memory that were ever really in use; 0 once it is gone."""
+        try:
+            lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        except OSError:
+            return 0
+        return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:"))
+
     def send(self, number):
         """Send it a signal, if it is still itself."""
         if self.is_alive:
