@@ -52,10 +52,10 @@ pub use crate::node::Node;
 use crate::node::Setup;
 pub use crate::program::{serve_if_warden, this_program};
 pub use crate::registry::{Done, Job, Registry};
-pub use crate::reload::Reloaded;
+pub use crate::reload::{Planned, Planner, Reloaded};
 use crate::roster::Roster;
 pub use crate::stamp::Stamp;
-use crate::wiring::{Crew, Locals};
+use crate::wiring::Crew;
 
 /// How long the last answers may take to reach their clients once the node is drained.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -171,9 +171,7 @@ pub async fn start_with(service: Service, registry: &Registry, warden: fn() -> C
         orders,
     });
     let alarm = Alarm::new().map_err(StartError::Clock)?;
-    for Locals { stage, who } in wiring::locals(&service, &numbers, registry, &wardens)? {
-        node.replace_locals(stage, &who);
-    }
+    node.replace_locals(&wiring::locals(&service, &numbers, registry, &wardens)?);
     let stop = watch::Sender::new(false);
     let pools = wiring::recipes(&service, &numbers, &interpreters, &folder, node.memory());
     let made = Made::default();

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use evener_engine::Running;
 use evener_engine::config::{Loaded, Service};
+use evener_engine::{Planned, Planner, Running, StartError};
 use tokio::task::JoinHandle;
 
 use super::fresh::Fresh;
@@ -69,7 +69,7 @@ async fn until_told(
     loop {
         if again && reading.is_none() {
             again = false;
-            reading = Some(read(&up));
+            reading = Some(read(&up, running.planner()));
         }
         let read = async {
             match &mut reading {
@@ -115,30 +115,41 @@ async fn until_told(
     }
 }
 
-/// What came of reading the files, and how they were then.
-type Read = Result<(Loaded, Fresh), Refused>;
+/// What came of reading the files.
+type Read = Result<Version, Refused>;
 
-/// Reads the files as they are now. That is not for the thread that everything else runs on: it may take long, or never end where a
+/// Files as they were read, and what they are to the node.
+struct Version {
+    /// Warnings, as text.
+    warnings: Option<String>,
+    planned: Result<Planned, StartError>,
+    fresh: Fresh,
+}
+
+/// Reads the files as they are now, and plans what becomes of them. That is not for the thread that everything else runs on: it may take long, or never end where a
 /// file system does not answer.
-fn read(up: &Arc<Up>) -> JoinHandle<Read> {
+fn read(up: &Arc<Up>, planner: Planner) -> JoinHandle<Read> {
     let up = up.clone();
     tokio::task::spawn_blocking(move || {
-        let loaded = up.read()?;
+        let Loaded { service, warnings, programs } = up.read()?;
         // What is written from here on is looked at next time.
-        let fresh = Fresh::of(&loaded.service.files);
-        Ok((loaded, fresh))
+        let fresh = Fresh::of(&service.files);
+        let warnings = Some(warnings).filter(|warnings| !warnings.is_empty()).map(|warnings| warnings.render(false));
+        let planned = planner.plan(service);
+        // As long as they are there, nobody compiles them again.
+        drop(programs);
+        Ok(Version { warnings, planned, fresh })
     })
 }
 
 /// Lets the files take over as they were read. What is wrong with them is logged, and what runs goes on.
 fn reload(running: &mut Running, read: Read) -> Option<Fresh> {
     match read {
-        Ok((Loaded { service, warnings, programs }, fresh)) => {
-            if !warnings.is_empty() {
-                tracing::warn!("the service file:\n{}", warnings.render(false).trim_end());
+        Ok(Version { warnings, planned, fresh }) => {
+            if let Some(warnings) = warnings {
+                tracing::warn!("the service file:\n{}", warnings.trim_end());
             }
-            take_over(running, service);
-            drop(programs);
+            take_over(running, planned);
             Some(fresh)
         }
         Err(Refused::File(report)) => {
@@ -154,8 +165,8 @@ fn reload(running: &mut Running, read: Read) -> Option<Fresh> {
     }
 }
 
-fn take_over(running: &mut Running, service: Service) {
-    match running.reload(service) {
+fn take_over(running: &mut Running, planned: Result<Planned, StartError>) {
+    match planned.and_then(|planned| running.take_over(planned)) {
         Ok(reloaded) => {
             let renewed = Some(reloaded.renewed.join(" ")).filter(|stages| !stages.is_empty());
             match reloaded.same {

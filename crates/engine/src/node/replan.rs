@@ -8,9 +8,10 @@ use evener_core::{StageId, Topology};
 use super::{Node, State, Warmup};
 use crate::errand::Assess;
 use crate::kit::PlaceId;
-use crate::local::{Local, LocalSeat};
+use crate::local::LocalSeat;
 use crate::roster::{Order, Pool};
 use crate::stamp::Stamp;
+use crate::wiring::Locals;
 
 /// What changes with a plan.
 pub(crate) struct Plans {
@@ -80,20 +81,23 @@ impl Node {
         self.state().seats.values().any(|seat| seat.place == place)
     }
 
-    /// Whether anybody does the jobs of a stage without worker processes.
-    pub(crate) fn has_locals(&self, stage: StageId) -> bool {
-        self.state().locals.values().any(|seat| seat.stage == stage)
+    /// The stages without worker processes whose jobs somebody does.
+    pub(crate) fn local_stages(&self) -> HashSet<StageId> {
+        self.state().locals.values().map(|seat| seat.stage).collect()
     }
 
-    /// Lets others do the jobs of a stage without worker processes: so many at a time each. Those before them end what they do.
-    pub(crate) fn replace_locals(&self, stage: StageId, who: &[(Local, usize)]) {
+    /// Lets others do the jobs of stages without worker processes. Those before them end what they do.
+    pub(crate) fn replace_locals(&self, all: &[Locals]) {
+        let stages: HashSet<_> = all.iter().map(|locals| locals.stage).collect();
         let mut state = self.state();
         let now = self.clock.now();
-        let before: Vec<_> =
-            state.locals.iter().filter(|(_, seat)| seat.stage == stage).map(|(worker, _)| *worker).collect();
-        for (local, at_a_time) in who {
-            for _ in 0..*at_a_time {
-                super::locals::add(&mut state, now, stage, local.clone());
+        let replaced = state.locals.iter().filter(|(_, seat)| stages.contains(&seat.stage));
+        let before: Vec<_> = replaced.map(|(worker, _)| *worker).collect();
+        for Locals { stage, who } in all {
+            for (local, at_a_time) in who {
+                for _ in 0..*at_a_time {
+                    super::locals::add(&mut state, now, *stage, local.clone());
+                }
             }
         }
         for worker in before {
