@@ -56,20 +56,25 @@ impl Connection {
         let unreachable = |error: io::Error| unreachable(&address, &error);
         // The token is looked for only once someone listens: where nobody does, that is the trouble, and not that a node which
         // never ran has left no token.
-        let authorization = || token::authorization(options.token_file.as_deref());
-        let (stream, authorization): (Box<dyn Stream>, _) = match &address {
+        let token = || token::find(options.token_file.as_deref());
+        let (stream, token): (Box<dyn Stream>, _) = match &address {
             Address::Unix(path) => {
                 let stream = UnixStream::connect(path).await.map_err(unreachable)?;
                 // A system that allows less gives less.
                 let _ = rustix::net::sockopt::set_socket_send_buffer_size(&stream, SEND_BUFFER);
-                (Box::new(stream), authorization()?)
+                let token = token()?;
+                let listener = stream.peer_cred().map_err(unreachable)?.uid();
+                if !options.insecure {
+                    token::check_listener(path, listener, &token)?;
+                }
+                (Box::new(stream), token)
             }
             Address::Http(authority) => {
                 let stream = tcp(authority.as_str()).await.map_err(unreachable)?;
                 if !options.insecure {
                     token::check_trusted(authority)?;
                 }
-                (Box::new(stream), authorization()?)
+                (Box::new(stream), token()?)
             }
             Address::Https(authority) => {
                 let config = tls::config(options.ca_file.as_deref())?;
@@ -78,7 +83,7 @@ impl Connection {
                 let name = ServerName::try_from(host)
                     .map_err(|_| Error::Connect(format!("{address}: TLS has no name for this host")))?;
                 let stream = TlsConnector::from(config).connect(name, stream).await;
-                (Box::new(stream.map_err(|error| untrusted(&address, &error))?), authorization()?)
+                (Box::new(stream.map_err(|error| untrusted(&address, &error))?), token()?)
             }
         };
         let mut builder = Builder::new(TokioExecutor::new());
@@ -97,7 +102,12 @@ impl Connection {
         tokio::spawn(async move {
             let _ = connection.await;
         });
-        Ok(Self { requests, origin: address.origin(), authorization, address: address.to_string().into() })
+        Ok(Self {
+            requests,
+            origin: address.origin(),
+            authorization: token.authorization,
+            address: address.to_string().into(),
+        })
     }
 
     /// The node's address, for messages.

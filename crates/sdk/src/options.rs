@@ -14,8 +14,9 @@ pub struct Options {
     /// The certificates (PEM) of those who may vouch for an `https` node; else `$EVENER_CA_FILE`, else those that the system
     /// trusts.
     pub ca_file: Option<PathBuf>,
-    /// Whether the token may travel in the clear to an `http` address. Whoever listens there, and whoever can read what goes there, gets
-    /// it, and can then run code as the node's user. Without it, the address must be named in `$EVENER_INSECURE`.
+    /// Whether the token may travel in the clear to an `http` address, and to a Unix socket on which another user listens. Whoever
+    /// listens there, and whoever can read what goes there, gets it, and can then run code as the node's user. Without it, the address
+    /// must be named in `$EVENER_INSECURE`.
     pub insecure: bool,
     /// What this client is, for people who look at the node.
     pub client: String,

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use http::HeaderValue;
@@ -14,8 +15,17 @@ use crate::error::Error;
 /// The most that a token file may hold: far more than a token, and far less than a device gives.
 const MOST: u64 = 64 * 1024;
 
-/// The token as it stands in the metadata of each request, found as [`crate::Options::token_file`] says.
-pub(crate) fn authorization(file: Option<&Path>) -> Result<HeaderValue, Error> {
+/// A token, and whose it is.
+#[derive(Debug)]
+pub(crate) struct Token {
+    /// As it stands in the metadata of each request.
+    pub(crate) authorization: HeaderValue,
+    /// The number of the user who owns its file.
+    owner: u32,
+}
+
+/// The token, found as [`crate::Options::token_file`] says.
+pub(crate) fn find(file: Option<&Path>) -> Result<Token, Error> {
     let named = file.map(Path::to_owned).or_else(|| variable("EVENER_TOKEN_FILE"));
     let (path, contents) = match named {
         Some(path) => {
@@ -44,17 +54,39 @@ pub(crate) fn authorization(file: Option<&Path>) -> Result<HeaderValue, Error> {
         };
         Error::Unauthorized(format!("there is no token: cannot read {path} ({error}); {hint}"))
     })?;
-    parse(&contents).ok_or_else(|| {
+    let (contents, owner) = contents;
+    let authorization = parse(&contents).ok_or_else(|| {
         let path = path.display();
         Error::Unauthorized(format!("{path} does not hold a token: it should be one line of printable characters"))
-    })
+    })?;
+    Ok(Token { authorization, owner })
 }
 
-/// Whether the token may be sent to that TCP port in the clear: only if `$EVENER_INSECURE` names it, as `HOST:PORT`, among others with
-/// commas between them. On the same machine, too, anybody may listen on a port where no node is.
-pub(crate) fn check_trusted(authority: &Authority) -> Result<(), Error> {
+/// Whether `$EVENER_INSECURE` names an address as trusted, among others with commas between them.
+fn is_trusted(address: &str) -> bool {
     let trusted = std::env::var("EVENER_INSECURE").unwrap_or_default();
-    if trusted.split(',').any(|trusted| trusted.trim().eq_ignore_ascii_case(authority.as_str())) {
+    trusted.split(',').any(|trusted| trusted.trim().eq_ignore_ascii_case(address))
+}
+
+/// Whether the token may be sent to whoever listens on a Unix socket, a process of the user with the number `listener`: in a folder
+/// like `/tmp` that may be anybody. This user, root and the owner of the token's file have the token already.
+pub(crate) fn check_listener(path: &Path, listener: u32, token: &Token) -> Result<(), Error> {
+    let user = rustix::process::geteuid().as_raw();
+    let address = format!("unix:{}", path.display());
+    if [user, 0, token.owner].contains(&listener) || is_trusted(&address) {
+        return Ok(());
+    }
+    Err(Error::Unauthorized(format!(
+        "the token is not sent to {address}: user {listener} listens there, which is neither this user ({user}) nor the owner of the \
+         token's file ({}). If that is the node, name its address as trusted: EVENER_INSECURE={address}",
+        token.owner
+    )))
+}
+
+/// Whether the token may be sent to that TCP port in the clear: only if `$EVENER_INSECURE` names it, as `HOST:PORT`. On the same
+/// machine, too, anybody may listen on a port where no node is.
+pub(crate) fn check_trusted(authority: &Authority) -> Result<(), Error> {
+    if is_trusted(authority.as_str()) {
         return Ok(());
     }
     Err(Error::Unauthorized(format!(
@@ -67,10 +99,13 @@ fn variable(name: &str) -> Option<PathBuf> {
     std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
-fn read(file: io::Result<File>) -> io::Result<Vec<u8>> {
+/// What a file holds, and who owns it.
+fn read(file: io::Result<File>) -> io::Result<(Vec<u8>, u32)> {
+    let file = file?;
+    let owner = file.metadata()?.uid();
     let mut contents = Vec::new();
-    file?.take(MOST).read_to_end(&mut contents)?;
-    Ok(contents)
+    file.take(MOST).read_to_end(&mut contents)?;
+    Ok((contents, owner))
 }
 
 /// Opens the token of this user's nodes, if nobody else can have put it there: in `/tmp`, a folder of that name may be
@@ -145,8 +180,23 @@ mod tests {
     fn a_named_file_is_read_whoever_owns_it() {
         let scratch = Scratch::new("named");
         let path = scratch.token(b"abc123\n", 0o644);
-        assert_eq!(authorization(Some(&path)).unwrap(), "Bearer abc123");
-        assert!(authorization(Some(&path)).unwrap().is_sensitive());
+        let token = find(Some(&path)).unwrap();
+        assert_eq!(token.authorization, "Bearer abc123");
+        assert!(token.authorization.is_sensitive());
+    }
+
+    #[test]
+    fn a_socket_of_a_stranger_is_not_trusted() {
+        let scratch = Scratch::new("stranger");
+        let token = find(Some(&scratch.token(b"abc123\n", 0o600))).unwrap();
+        let user = rustix::process::geteuid().as_raw();
+        let of_another = Token { owner: 4321, ..token };
+        for listener in [user, 0, 4321] {
+            assert!(check_listener(Path::new("/tmp/node.sock"), listener, &of_another).is_ok());
+        }
+        let refused = check_listener(Path::new("/tmp/node.sock"), 4322, &of_another).unwrap_err();
+        assert_eq!(refused.kind(), "unauthorized");
+        assert!(refused.to_string().contains("EVENER_INSECURE=unix:/tmp/node.sock"), "{refused}");
     }
 
     #[test]
@@ -154,11 +204,11 @@ mod tests {
         let scratch = Scratch::new("odd");
         for contents in [&b""[..], b"\n", b"two words", b"\xff\xfe"] {
             let path = scratch.token(contents, 0o600);
-            let error = authorization(Some(&path)).unwrap_err();
+            let error = find(Some(&path)).unwrap_err();
             assert_eq!(error.kind(), "unauthorized");
             assert!(error.to_string().contains("token: it should be one line"), "{error}");
         }
-        let error = authorization(Some(&scratch.0.join("missing"))).unwrap_err();
+        let error = find(Some(&scratch.0.join("missing"))).unwrap_err();
         assert!(error.to_string().contains("missing") && error.to_string().contains("EVENER_TOKEN_FILE"), "{error}");
     }
 
