@@ -138,3 +138,19 @@ def test_descriptors_are_shared_between_the_doors(node, tmp_path, monkeypatch):
         assert started.log.count("could not be accepted") < 10
     finally:
         close(crowd)
+
+
+def test_a_stranger_has_few_requests_open(node):
+    """Questions that do not come to an end take memory that nobody answers for."""
+    started = node(SERVICE)
+    check, headers = "/grpc.health.v1.Health/Check", [("content-type", "application/grpc"), ("te", "trailers")]
+    with Http2(started.address("api")) as client:
+        for _ in range(100):
+            client.send("POST", check, headers=headers, end=False)
+        until(lambda: client.receive() and len(client.answers) == 84, "the others to be refused")
+        assert {answer.header("grpc-status") for answer in client.answers.values()} == {"8"}
+    with Http2(started.address("api")) as client:
+        # One that is too large is refused for its length, before it has come.
+        stream = client.send("POST", check, headers=headers, body=b"\0" + struct.pack(">I", 4096), end=False)
+        assert client.answer(stream).header("grpc-status") == "11"
+        assert client.get("/healthz").status == 200

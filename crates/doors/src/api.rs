@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use evener_core::{Code, Problem};
@@ -32,6 +33,8 @@ const CONNECTIONS: usize = 1000;
 /// The path of the call that watches the node's health, and how often one connection may do so at a time.
 const WATCH: &str = "/grpc.health.v1.Health/Watch";
 const MOST_WATCHES: u32 = 8;
+/// The most requests side by side of a client that has not shown the token.
+const MOST_OF_STRANGERS: u32 = 16;
 /// The most bytes of a request's head.
 const HEADERS: usize = 64 * 1024;
 
@@ -92,7 +95,8 @@ impl<N: Node> ApiDoor<N> {
         let open = Grpc::<N>::is_open(head.uri.path());
         // Whoever shows the token without need is known as well.
         let token = self.check_token(&head, link);
-        let allowed = self.check_origin(&head).and(if open { Ok(()) } else { token });
+        let crowd = check_crowd(link);
+        let allowed = crowd.and(self.check_origin(&head)).and(if open { Ok(()) } else { token });
         let mut crowded = false;
         if head.uri.path() == WATCH {
             kept._watching = link.connection.watch(MOST_WATCHES);
@@ -107,10 +111,13 @@ impl<N: Node> ApiDoor<N> {
             Ok(()) => self.grpc.clone().answer(Request::from_parts(head, body)).await,
             Err(problem) => grpc::status(&problem).into_http(),
         };
-        response.map(|body| AnswerBody::messages(body, kept))
+        response.map(|body| AnswerBody::messages(body, kept, self.node.budget()))
     }
 
     fn dispatch(&self, head: &Parts, link: &Link) -> Result<(StatusCode, &'static str, String), Problem> {
+        if !link.connection.is_known() && self.check_token(head, link).is_err() {
+            check_crowd(link)?;
+        }
         self.check_origin(head)?;
         let path = head.uri.path();
         let known = matches!(path, "/healthz" | "/readyz" | "/metrics");
@@ -175,10 +182,9 @@ impl<N: Node> ApiDoor<N> {
         if !host.is_some_and(answers_to) {
             return refuse("Host");
         }
-        match header(ORIGIN).map(|origin| origin.split_once("://").map_or("", |(_, authority)| authority)) {
-            Some(authority) if !answers_to(authority) => refuse("Origin"),
-            _ => Ok(()),
-        }
+        let origins = head.headers.get_all(ORIGIN).iter().map(|origin| origin.to_str().unwrap_or(""));
+        let mut origins = origins.map(|origin| origin.split_once("://").map_or("", |(_, authority)| authority));
+        if origins.all(answers_to) { Ok(()) } else { refuse("Origin") }
     }
 
     fn check_token(&self, head: &Parts, link: &Link) -> Result<(), Problem> {
@@ -194,6 +200,15 @@ impl<N: Node> ApiDoor<N> {
             None => Err(Problem::new(Code::Unauthorized, "the API wants the header `Authorization: Bearer TOKEN`")),
         }
     }
+}
+
+/// A client that has not shown the token has few requests open at a time: each takes memory that nobody answers for.
+fn check_crowd(link: &Link) -> Result<(), Problem> {
+    if link.connection.is_known() || link.connection.open_requests() <= MOST_OF_STRANGERS {
+        return Ok(());
+    }
+    let detail = format!("this connection has more than {MOST_OF_STRANGERS} requests open, the most without the token");
+    Err(Problem::new(Code::QueueFull, detail).retry_after(Duration::from_secs(1)))
 }
 
 fn respond(status: StatusCode, content_type: &'static str, body: Bytes, kept: Kept) -> Response<AnswerBody> {

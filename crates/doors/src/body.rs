@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use evener_core::{Budget, Code, Problem, Reservation};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
@@ -56,25 +56,25 @@ pub(crate) async fn collect(mut body: Incoming, limits: BodyLimits, budget: &Bud
         return Err(memory_full(budget));
     }
     // There is room now; but not all that the client promises is set aside at once: it may never come.
+    let promised = body.size_hint().exact();
     let mut held = reserve(budget, body.size_hint().lower().min(STEP))?;
     let mut first = Bytes::new();
-    let mut all = BytesMut::new();
+    let mut all = Vec::new();
     while let Some(piece) = next_piece(&mut body, limits.pause).await? {
-        let size = (first.len() + all.len() + piece.len()) as u64;
-        if size > limits.size {
+        let size = first.len() + all.len() + piece.len();
+        if size as u64 > limits.size {
             return Err(too_large(limits, None));
         }
-        if size > held.bytes() && !held.grow((size - held.bytes()).max(STEP).min(limits.size - held.bytes())) {
-            return Err(memory_full(budget));
-        }
         if first.is_empty() && all.is_empty() {
+            if size as u64 > held.bytes() && !held.grow(size as u64 - held.bytes()) {
+                return Err(memory_full(budget));
+            }
             first = piece;
         } else {
-            if all.is_empty() {
-                all.reserve(held.bytes() as usize);
-                all.extend_from_slice(&first);
-                first = Bytes::new();
+            if size > all.capacity() && !make_room(&mut all, size, promised.unwrap_or(limits.size), &mut held) {
+                return Err(memory_full(budget));
             }
+            all.extend_from_slice(&std::mem::take(&mut first));
             all.extend_from_slice(&piece);
         }
         if body.is_end_stream() {
@@ -85,9 +85,20 @@ pub(crate) async fn collect(mut body: Incoming, limits: BodyLimits, budget: &Bud
         // A slice of the connection's buffer would keep all of that buffer alive.
         true if first.len() <= COPY => Bytes::copy_from_slice(&first),
         true => first,
-        false => all.freeze(),
+        false => all.into(),
     };
     Ok(Collected { bytes, held: Some(held) })
+}
+
+/// Makes room for `size` bytes, and for as many again if so many may still come. What is counted is what the buffer takes, with
+/// the part of it that nothing has filled yet. False if the node has no memory for it.
+fn make_room(all: &mut Vec<u8>, size: usize, most: u64, held: &mut Reservation) -> bool {
+    let room = (size as u64 * 2).max(STEP).min(most).max(size as u64);
+    if room > held.bytes() && !held.grow(room - held.bytes()) {
+        return false;
+    }
+    all.reserve_exact(room as usize - all.len());
+    true
 }
 
 async fn next_piece(body: &mut Incoming, pause: Duration) -> Result<Option<Bytes>, Problem> {
@@ -140,8 +151,8 @@ pub(crate) struct AnswerBody {
 
 enum Content {
     Whole(Option<Bytes>),
-    /// The messages of a gRPC call, as they come.
-    Messages(tonic::body::Body),
+    /// The messages of a gRPC call, as they come, and where what waits to be written of them is counted.
+    Messages(tonic::body::Body, Budget),
     /// The chunks of an answer, as they come.
     Chunks(Streamed),
     /// Either of these, compressed.
@@ -208,9 +219,9 @@ impl AnswerBody {
         AnswerBody { content: Content::Whole(Some(bytes).filter(|bytes| !bytes.is_empty())), kept }
     }
 
-    /// The messages of a gRPC call.
-    pub(crate) fn messages(body: tonic::body::Body, kept: Kept) -> AnswerBody {
-        AnswerBody { content: Content::Messages(body), kept }
+    /// The messages of a gRPC call. What the client has not taken of them is counted in `budget`.
+    pub(crate) fn messages(body: tonic::body::Body, kept: Kept, budget: &Budget) -> AnswerBody {
+        AnswerBody { content: Content::Messages(body, budget.clone()), kept }
     }
 
     /// The chunks of an answer.
@@ -253,7 +264,13 @@ impl Body for AnswerBody {
         let AnswerBody { content, kept: Kept { busy, .. } } = &mut *self;
         let polled = match content {
             // A client may take its time over these: it may be a script that is suspended.
-            Content::Messages(body) => return Pin::new(body).poll_frame(cx),
+            Content::Messages(body, budget) => {
+                let counted = |bytes: Bytes| {
+                    let held = budget.charge(bytes.len() as u64);
+                    hold(bytes, Some(Arc::new(held)))
+                };
+                return Pin::new(body).poll_frame(cx).map_ok(|frame| frame.map_data(counted));
+            }
             Content::Whole(bytes) => {
                 busy.as_ref().inspect(|busy| busy.is_asked());
                 let pieces = busy.as_ref().is_some_and(Busy::wants_pieces);
@@ -277,7 +294,7 @@ impl Body for AnswerBody {
     fn is_end_stream(&self) -> bool {
         match &self.content {
             Content::Whole(bytes) => bytes.is_none(),
-            Content::Messages(body) => body.is_end_stream(),
+            Content::Messages(body, _) => body.is_end_stream(),
             Content::Chunks(streamed) => streamed.has_ended(),
             Content::Gzip(gzip) => gzip.has_ended(),
         }
@@ -286,7 +303,7 @@ impl Body for AnswerBody {
     fn size_hint(&self) -> SizeHint {
         match &self.content {
             Content::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Content::Messages(body) => body.size_hint(),
+            Content::Messages(body, _) => body.size_hint(),
             Content::Chunks(_) | Content::Gzip(_) => SizeHint::default(),
         }
     }

@@ -4,15 +4,16 @@
 //! a connection only notes its phase, and one sweeper for all of them closes those that are late.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use tokio::task::AbortHandle;
 
 use crate::http::REQUEST_ID;
@@ -32,6 +33,10 @@ pub struct Timeouts {
 const IDLE: u8 = 0;
 const HEAD: u8 = 1;
 const BUSY: u8 = 2;
+/// How every Content-Length begins that the HTTP library refuses as if the head were too large: 2^64 - 2 and 2^64 - 1.
+const BEYOND: &[u8] = b"1844674407370955161";
+/// The most bytes of a head that are read at a time.
+const HEAD_PIECE: usize = 8 * 1024;
 /// How many bytes are no more than a frame of HTTP/2 that carries nothing of an answer.
 const ASKED: usize = 64;
 
@@ -167,6 +172,11 @@ impl Connection {
         self.known.load(Ordering::Relaxed)
     }
 
+    /// How many requests are being served on it.
+    pub(crate) fn open_requests(&self) -> u32 {
+        self.open.load(Ordering::Relaxed)
+    }
+
     /// A place for one more stream that watches the node's health; `None` if it has as many as may be.
     pub(crate) fn watch(self: &Arc<Self>, most: u32) -> Option<Watching> {
         let more = |watches: u32| (watches < most).then_some(watches + 1);
@@ -261,6 +271,8 @@ pub(crate) struct Watched<S> {
     instead: Option<Instead>,
     /// What was read before, and is to be read again.
     again: Bytes,
+    /// Whether a Content-Length that is beyond any may stand in what was read last of a head.
+    beyond: bool,
 }
 
 /// What is written in place of the library's own answer.
@@ -274,11 +286,12 @@ struct Instead {
 impl<S> Watched<S> {
     pub(crate) fn new(stream: S, socket: RawFd, shared: Arc<Shared>, connection: Arc<Connection>) -> Watched<S> {
         connection.set_socket(Some(socket));
-        Watched { stream, shared, connection, instead: None, again: Bytes::new() }
+        Watched { stream, shared, connection, instead: None, again: Bytes::new(), beyond: false }
     }
 
     /// What has been read is read again.
     pub(crate) fn put_back(&mut self, bytes: Bytes) {
+        self.beyond = memchr::memmem::find(&bytes, BEYOND).is_some();
         self.again = bytes;
     }
 }
@@ -301,11 +314,19 @@ impl<S: Read + Unpin> Read for Watched<S> {
             buffer.put_slice(&self.again.split_to(count));
             return Poll::Ready(Ok(()));
         }
-        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if read.is_ready() && self.connection.is_idle() && !self.connection.is_multiplexed() {
+        if self.connection.is_multiplexed() || self.connection.phase.load(Ordering::Relaxed) == BUSY {
+            return Pin::new(&mut self.stream).poll_read(cx, buffer);
+        }
+        let mut space = [MaybeUninit::uninit(); HEAD_PIECE];
+        let most = buffer.remaining().min(HEAD_PIECE);
+        let mut piece = ReadBuf::uninit(&mut space[..most]);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, piece.unfilled()))?;
+        self.beyond = memchr::memmem::find(piece.filled(), BEYOND).is_some();
+        buffer.put_slice(piece.filled());
+        if self.connection.is_idle() {
             self.connection.enter(HEAD, self.shared.clock.now());
         }
-        read
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -342,14 +363,18 @@ impl<S: Write + Unpin> Watched<S> {
         }
         // Every answer of the service carries its id.
         let ours = bytes.windows(REQUEST_ID.as_str().len()).any(|name| name == REQUEST_ID.as_str().as_bytes());
-        if ours { None } else { std::str::from_utf8(status).ok()?.parse().ok() }
+        match std::str::from_utf8(status).ok()?.parse().ok()? {
+            _ if ours => None,
+            431 if self.beyond => Some(413),
+            status => Some(status),
+        }
     }
 
     fn write_instead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Watched { stream, instead, .. } = self;
         let Some(Instead { bytes, written, stands_for }) = instead else { return Poll::Ready(Ok(0)) };
         while *written < bytes.len() {
-            match std::task::ready!(Pin::new(&mut *stream).poll_write(cx, &bytes[*written..]))? {
+            match ready!(Pin::new(&mut *stream).poll_write(cx, &bytes[*written..]))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 count => *written += count,
             }

@@ -27,6 +27,9 @@ use crate::session::{Intake, Replies, Session, WINDOW, WINDOW_BYTES};
 /// How often a change of the node's health is looked for, while somebody watches it.
 const HEALTH: Duration = Duration::from_millis(250);
 
+/// The most bytes of a question about the node's health: anybody may ask it.
+const HEALTH_MESSAGE: usize = 1024;
+
 /// The calls that `Submit` began and that have not ended, by their ids.
 type Submitted<N> = Mutex<HashMap<String, Arc<Session<N>>>>;
 
@@ -49,7 +52,7 @@ impl<N: Node> Grpc<N> {
             calls: EvenerServer::new(calls)
                 .max_decoding_message_size(2 * MESSAGE)
                 .max_encoding_message_size(usize::MAX),
-            health: HealthServer::new(Watch::new(node)),
+            health: HealthServer::new(Watch::new(node)).max_decoding_message_size(HEALTH_MESSAGE),
         }
     }
 
@@ -90,6 +93,7 @@ pub(crate) fn status(problem: &Problem) -> Status {
         Code::Unauthorized => Status::unauthenticated(detail),
         Code::ForbiddenOrigin => Status::permission_denied(detail),
         Code::BadRequest => Status::invalid_argument(detail),
+        Code::QueueFull => Status::resource_exhausted(detail),
         _ => Status::internal(detail),
     }
 }

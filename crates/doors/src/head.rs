@@ -49,7 +49,7 @@ pub(crate) fn check_form(head: &Parts) -> Result<(), Problem> {
         Some(Ok(host)) if !host.is_empty() && !is_host(host) => {
             return bad(format!("the Host header {host:?} is no host and port"));
         }
-        Some(Ok(host)) if authority.is_some_and(|authority| !host.eq_ignore_ascii_case(authority)) => {
+        Some(Ok(host)) if authority.is_some_and(|authority| !is_same_host(host, authority, head.uri.scheme_str())) => {
             let authority = authority.unwrap_or_default();
             return bad(format!(
                 "the Host header {host:?} is another than that of the request's target, {authority:?}"
@@ -64,6 +64,13 @@ pub(crate) fn check_form(head: &Parts) -> Result<(), Problem> {
         return Err(Problem { status: StatusCode::NOT_IMPLEMENTED.as_u16(), ..Problem::new(Code::BadRequest, detail) });
     }
     Ok(())
+}
+
+/// Whether two texts name the same host and port; a port that is not named is that of the scheme (RFC 9110, 4.2.3).
+fn is_same_host(one: &str, other: &str, scheme: Option<&str>) -> bool {
+    let default = if scheme == Some("https") { ":443" } else { ":80" };
+    let bare = |text: &str| text.strip_suffix(default).unwrap_or(text).trim_end_matches(':').to_ascii_lowercase();
+    bare(one) == bare(other)
 }
 
 /// Whether a text is a host, and perhaps a port; there are no users in one.

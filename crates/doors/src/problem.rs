@@ -70,12 +70,10 @@ impl<'a> ProblemView<'a> {
 pub(crate) fn unparsed<N: Node>(node: &N, status: u16, headers: usize) -> Vec<u8> {
     let problem = match status {
         414 | 431 => {
-            let detail = format!(
-                "the path and the headers are far over the limit of {headers} bytes, or too many, or the Content-Length is beyond \
-                 any that could be taken"
-            );
+            let detail = format!("the path and the headers are far over the limit of {headers} bytes, or too many");
             Problem::new(Code::HeadersTooLarge, detail)
         }
+        413 => Problem::new(Code::BodyTooLarge, "the Content-Length is beyond any that could be taken"),
         _ => Problem::new(Code::BadRequest, "the request is not HTTP/1.1, or not well-formed"),
     };
     let id = node.new_id();

@@ -69,12 +69,14 @@ impl Outbox {
             Stream::Stderr => api::Stream::Stderr,
         };
         let size = bytes.len() + ENTRY;
-        let room = self.printed_bytes + size <= MOST_PRINTED;
+        let held = Some(size).filter(|size| self.printed_bytes + size <= MOST_PRINTED);
+        let held = held.and_then(|size| budget.reserve(size as u64));
+        let room = held.is_some();
         let data = if room { Bytes::copy_from_slice(bytes) } else { Bytes::new() };
         let size = data.len() + ENTRY;
         self.printed_bytes += size;
         let printed = api::Printed { number, stream: stream.into(), data, truncated: cut || !room };
-        self.printed.push_back((printed, budget.charge(size as u64)));
+        self.printed.push_back((printed, held.unwrap_or_else(|| budget.charge(size as u64))));
         room
     }
 
