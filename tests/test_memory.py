@@ -24,6 +24,7 @@ stages:
   text: {python: "app:text", workers: 2}
   stream: {python: "app:stream", workers: 2}
   filter: {jq: '"x" * 1000000 + (. | tostring)'}
+  wide: {jq: '"x" * 15000000 + (. | tostring)'}
   echo: {jq: .}
   command: {command: [head, -c, 4000000, /dev/zero], workers: 2}
 routes:
@@ -32,6 +33,7 @@ routes:
   - {path: /text, pipeline: text, input: body, timeout: 20s, compression: true}
   - {path: /stream, pipeline: stream, input: body, timeout: 20s}
   - {path: /filter, pipeline: filter, decode: json, input: body, timeout: 20s}
+  - {path: /wide, pipeline: wide, decode: json, input: body, timeout: 20s}
   - {path: /command, pipeline: command, input: body, timeout: 20s}
   - {path: /echo, pipeline: echo, decode: json}
   - {path: /health, health: true}
@@ -111,6 +113,7 @@ ATTACKS = {
     "with a body": lambda served: greedy(served, 200, "/large", b"b" * 10_000),
     "large bodies": lambda served: greedy(served, 60, "/echo", b'"' + b"b" * 3_000_000 + b'"'),
     "of jq": lambda served: greedy(served, 300, "/filter", b"1"),
+    "large and of jq": lambda served: greedy(served, 60, "/wide", b"1"),
     "of commands": lambda served: greedy(served, 60, "/command"),
     "chunks": lambda served: greedy(served, 200, "/stream"),
     "no window": lambda served: greedy_streams(served, 60, 256, "/small", window=0),

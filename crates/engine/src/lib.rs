@@ -33,6 +33,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use evener_core::Budget;
 use evener_doors::triggers::{BadSchedule, TriggerDoor};
 use evener_doors::{ApiDoor, HttpDoor, Listening, Timeouts};
 use evener_supervisor::interpreter::{Interpreter, NotFound};
@@ -159,10 +160,11 @@ pub async fn start_with(service: Service, registry: &Registry, warden: fn() -> C
     wanted.resize(topology.stages().len(), 0);
     let (orders, obeyed) = mpsc::unbounded_channel();
     let wardens = Arc::new(Wardens::new(warden));
+    let memory = Budget::new(service.limits.memory);
     let node = Node::new(Setup {
-        jq: JqWorkers::new(wardens.clone(), &warden()),
+        jq: JqWorkers::new(wardens.clone(), &warden(), memory.clone()),
         topology,
-        memory: service.limits.memory,
+        memory,
         debug: service.debug,
         wanted: wanted.clone(),
         pools: wiring::pools(&service, &interpreters),

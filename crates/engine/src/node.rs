@@ -113,7 +113,7 @@ struct Warmup {
 pub(crate) struct Setup {
     pub(crate) topology: Arc<Topology>,
     /// Room for so many bytes of payload.
-    pub(crate) memory: u64,
+    pub(crate) memory: Budget,
     pub(crate) debug: bool,
     /// How many workers each stage shall have.
     pub(crate) wanted: Vec<u32>,
@@ -181,7 +181,7 @@ impl Node {
             pools,
             output,
             clock: Clock::start(),
-            budget: Budget::new(memory),
+            budget: memory,
             metrics,
             jq,
             debug,

@@ -7,6 +7,7 @@
 //! - [`certificate`] says how a worker died, as far as that is known.
 //! - [`restart`] says how long to wait before the next start of a worker.
 //! - [`output`] turns what a worker prints into lines.
+//! - [`receipt`] counts what has come of a result.
 //! - [`interpreter`] finds the Python that runs Python workers.
 //! - [`runtime_dir`] keeps the user's private folder of sockets, the token and the worker runtime.
 //! - [`environment`] says which variables a worker may see.
@@ -22,6 +23,7 @@ pub mod command;
 pub mod environment;
 pub mod interpreter;
 pub mod output;
+pub mod receipt;
 pub mod restart;
 pub mod runtime_dir;
 pub mod slot;

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
-use evener_core::Failure;
+use evener_core::{Budget, Failure};
 use evener_protocol::{Content, Value};
 use evener_supervisor::Spawn;
 use evener_supervisor::environment::worker_environment;
@@ -55,6 +55,8 @@ pub(crate) struct JqWorkers {
     runtime: Handle,
     /// The node's own binary.
     program: OsString,
+    /// What results in receipt are counted in.
+    memory: Budget,
     idle: Mutex<Idle>,
 }
 
@@ -74,9 +76,9 @@ impl std::fmt::Debug for JqWorkers {
 
 impl JqWorkers {
     /// No worker yet. `warden` is the command of the node's warden, which is the same binary. Must be called within a Tokio runtime.
-    pub(crate) fn new(wardens: Arc<Wardens>, warden: &Command) -> Arc<JqWorkers> {
+    pub(crate) fn new(wardens: Arc<Wardens>, warden: &Command, memory: Budget) -> Arc<JqWorkers> {
         let program = warden.get_program().to_owned();
-        Arc::new(JqWorkers { wardens, runtime: Handle::current(), program, idle: Mutex::default() })
+        Arc::new(JqWorkers { wardens, runtime: Handle::current(), program, memory, idle: Mutex::default() })
     }
 
     /// Where runs are awaited.
@@ -129,7 +131,7 @@ impl JqWorkers {
         env.push(("MALLOC_ARENA_MAX".into(), "1".into()));
         let (program, args) = (self.program.clone(), vec![ARGUMENT.into()]);
         let spawn = Spawn { program, args, env, cwd: "/".into(), memory: None };
-        Process::start(warden, &spawn).await.map_err(|error| lost(&error))
+        Process::start(warden, &spawn, &self.memory).await.map_err(|error| lost(&error))
     }
 
     fn put_back(self: &Arc<Self>, worker: Process) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use evener_core::{Failure, Landed, Outcome, Reservation, Stop, WorkerKey};
+use evener_core::{Failure, Landed, Outcome, Stop, WorkerKey};
 use evener_protocol::{FromWorker, Inbox, ProtocolError};
 use tokio::sync::{oneshot, watch};
 
@@ -15,6 +15,7 @@ use super::wire::Wire;
 use super::{Events, Gone, Plan};
 use crate::certificate::{Certificate, Evidence, How, OomKills};
 use crate::output::{Capture, Stream, Tail};
+use crate::receipt::Receipt;
 use crate::warden::{Exit, Process, ProcessId, Signal, Target, Warden};
 
 /// How long to wait for the exit of a process whose socket has ended, before its death is told without a cause.
@@ -85,7 +86,7 @@ pub(super) struct Life<E> {
     wire: Wire,
     inbox: Inbox,
     /// What of a result in receipt counts.
-    receipt: Option<Reservation>,
+    receipt: Receipt,
     line: Arc<Line>,
     capture: Capture,
     exit: oneshot::Receiver<Exit>,
@@ -114,7 +115,7 @@ impl<E: Events> Life<E> {
         let Process { id, socket, stdout, stderr, exit } = process;
         Ok(Life {
             inbox: Inbox::new(plan.largest),
-            receipt: None,
+            receipt: Receipt::new(plan.memory.clone()),
             plan,
             events,
             warden,
@@ -147,7 +148,7 @@ impl<E: Events> Life<E> {
             let trouble = match step {
                 Step::Received => {
                     let trouble = self.receive().err();
-                    self.count_receipt();
+                    self.receipt.count(&mut self.inbox);
                     trouble
                 }
                 Step::Closed => Some(Trouble::Gone),
@@ -265,7 +266,7 @@ impl<E: Events> Life<E> {
     fn receive(&mut self) -> Result<(), Trouble> {
         while let Some(message) = self.inbox.next()? {
             // What is whole is counted by those who get it.
-            self.receipt = None;
+            self.receipt.end();
             match (message, self.worker) {
                 (FromWorker::Ready(_), Some(_)) => return Err(ProtocolError::OutOfTurn("a second READY").into()),
                 (FromWorker::Ready(ready), None) => {
@@ -317,24 +318,6 @@ impl<E: Events> Life<E> {
             }
         }
         Ok(())
-    }
-
-    /// Counts what there is of a result that is not whole yet. If there is no room for it, it is not kept.
-    fn count_receipt(&mut self) {
-        let Some(memory) = &self.plan.memory else { return };
-        let held = self.inbox.held();
-        let counted = match &mut self.receipt {
-            _ if held == 0 => return self.receipt = None,
-            Some(receipt) => receipt.grow(held.saturating_sub(receipt.bytes())),
-            none => {
-                *none = memory.reserve(held);
-                none.is_some()
-            }
-        };
-        if !counted {
-            self.inbox.drop_result();
-            self.receipt = None;
-        }
     }
 
     /// Reads what the worker had written before it died, and takes the messages in it.

@@ -3,8 +3,9 @@
 use std::io;
 use std::time::Duration;
 
-use evener_core::{Failure, JobKey, Outcome};
+use evener_core::{Budget, Failure, JobKey, Outcome};
 use evener_protocol::{FromWorker, Inbox, JobHead, Outbox, ProtocolError, Task, Value};
+use evener_supervisor::receipt::Receipt;
 use evener_supervisor::warden::{Exit, ProcessId, Signal, Target, Warden};
 use evener_supervisor::{How, Spawn};
 use rustix::process::Signal as Number;
@@ -40,6 +41,7 @@ pub(super) struct Process {
     socket: UnixStream,
     exit: oneshot::Receiver<Exit>,
     inbox: Inbox,
+    receipt: Receipt,
     outbox: Outbox,
     /// Whether it is at a run, and would not notice that its socket ends.
     is_busy: bool,
@@ -47,14 +49,14 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Starts a worker, and waits until it is ready.
-    pub(super) async fn start(warden: Warden, spawn: &Spawn) -> Result<Process, String> {
+    /// Starts a worker, and waits until it is ready. Results in receipt are counted in `memory`.
+    pub(super) async fn start(warden: Warden, spawn: &Spawn, memory: &Budget) -> Result<Process, String> {
         // What it prints is nothing but the last words of its runtime: nobody reads them.
         let evener_supervisor::Process { id, socket, exit, .. } =
             warden.spawn(spawn).await.map_err(|error| error.to_string())?;
         let socket = UnixStream::from_std(socket).map_err(|error| error.to_string())?;
-        let (inbox, outbox) = (Inbox::new(LARGEST), Outbox::default());
-        let mut process = Process { warden, id, socket, exit, inbox, outbox, is_busy: true, runs: 0 };
+        let (inbox, receipt, outbox) = (Inbox::new(LARGEST), Receipt::new(Some(memory.clone())), Outbox::default());
+        let mut process = Process { warden, id, socket, exit, inbox, receipt, outbox, is_busy: true, runs: 0 };
         match tokio::time::timeout(START, process.next()).await {
             Ok(Ok(FromWorker::Ready(_))) => {
                 process.is_busy = false;
@@ -123,8 +125,10 @@ impl Process {
         let broken = |error: ProtocolError| io::Error::new(io::ErrorKind::InvalidData, error.to_string());
         loop {
             if let Some(message) = self.inbox.next().map_err(broken)? {
+                self.receipt.end();
                 return Ok(message);
             }
+            self.receipt.count(&mut self.inbox);
             match self.socket.read(self.inbox.room()).await? {
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 count => self.inbox.filled(count),
