@@ -28,6 +28,11 @@ def hold(request):
     while not os.path.exists("go"):
         time.sleep(0.005)
     return os.environ["INDEX"]
+
+def hold_mine(request):
+    while not os.path.exists("go" + os.environ["INDEX"]):
+        time.sleep(0.005)
+    return os.environ["INDEX"]
 """
 
 TEXT = """
@@ -178,6 +183,22 @@ def test_the_old_worker_is_gone_before_the_new_one_starts(node):
         until(lambda: served.metric("workers", stage="number") == 2, "both are up")
     assert failed_starts(served) == 0
     assert served.readiness() == {"state": "ready", "stages": {"number": "ready"}}
+
+
+def test_one_that_is_between_places_gets_a_number_of_the_smaller_pool(node):
+    four = {"function": "hold_mine", "keys": STOP_FIRST, "workers": "4"}
+    served = node(file(**four), app=APP)
+    connections = [served.begin("GET", "/") for _ in range(4)]
+    until(lambda: served.metric("workers_idle", stage="number") == 0, "all are at work")
+    for index in range(3):
+        served.open(f"go{index}")
+    until(lambda: served.metric("workers_idle", stage="number") == 3, "three are done")
+    reload(served, file(2, **four))
+    wait_numbers(served, *all_of(2, 0, 1, 2), ("3", "1"))
+    reload(served, file(2, **{**four, "workers": "2"}))
+    served.open("go3")
+    assert sorted(connection.answer().text for connection in connections) == ["0", "1", "2", "3"]
+    wait_numbers(served, *all_of(2, 0, 1))
 
 
 def test_without_it_there_is_no_room_for_the_new_one(node):

@@ -218,6 +218,7 @@ impl Roster {
             let stay = (wanted as usize).saturating_sub(coming).min(staying.len());
             staying.split_off(stay).into_iter().for_each(|place| self.give_up(place));
         }
+        self.settle_index(stage);
         self.plan_moves(stage, &staying, |place, old| old.is_outdated_by(&kit, stale.contains(&place)));
         if !self.is_changing(stage) && self.node.change_is_made(stage) {
             let name = self.node.stage_name(stage);

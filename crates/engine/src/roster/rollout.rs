@@ -98,6 +98,19 @@ impl Roster {
         }
     }
 
+    /// A worker that is between two places gets a number that the pool has.
+    pub(super) fn settle_index(&mut self, stage: StageId) {
+        let Some(most) = self.teams.get(&stage).map(|team| team.most) else { return };
+        let free = self.free_index(stage);
+        let Some(rollout) = self.rollouts.iter_mut().find(|rollout| rollout.stage == stage) else { return };
+        if let Change::Stopping { index, .. } | Change::Restoring { index, .. } = &mut rollout.change
+            && *index >= most
+            && free < most
+        {
+            *index = free;
+        }
+    }
+
     /// Notes which of these places are to be made anew, since they are outdated or have a number that the pool does not have. If there
     /// is nothing to do, the workers are as they are to be.
     pub(super) fn plan_moves(
@@ -211,7 +224,8 @@ impl Roster {
         let (index, name) = (place.index, self.node.stage_name(stage));
         match &rollout.change {
             Change::Starting { old, new } if *new == id => {
-                let before = self.places.get(old).map(|old| old.kit.clone());
+                let before = self.places.get(old).map(|old| old.kit.clone()).or_else(|| place.before.clone());
+                let alone = !self.stays(*old);
                 tracing::error!(
                     stage = name,
                     worker = index,
@@ -220,6 +234,10 @@ impl Roster {
                 self.further_are_made_of(stage, before, id);
                 self.rollouts.pop_front();
                 self.give_up(id);
+                if alone {
+                    // The one that it was to take over from has left meanwhile, and counted on it.
+                    self.start_further(stage);
+                }
             }
             Change::Replacing { new } if *new == id => {
                 let Some(before) = place.before.clone() else {
