@@ -3730,7 +3730,8 @@ def _wants_context(target: str, function: Callable[..., Any]) -> bool:
 def _signature_of_call(function: Any) -> tuple[Optional[inspect.Signature], bool]:
     """Return what parameters a call of it meets, without `self`, and whether they are of something that is wrapped."""
     passes_on = bound = False
-    while True:
+    # What answers to every name wraps something for ever, and so does what wraps itself.
+    for _ in range(sys.getrecursionlimit()):
         called, inner, inner_is_bound = function, getattr(function, "__wrapped__", None), bound
         call = inspect.getattr_static(type(function), "__call__", None)
         if isinstance(function, functools.partial):
@@ -3751,6 +3752,7 @@ def _signature_of_call(function: Any) -> tuple[Optional[inspect.Signature], bool
         if inner is None or not _takes_anything(signature):
             return (_without_self(signature) if bound else signature), passes_on
         function, bound, passes_on = inner, inner_is_bound, True
+    return None, False
 
 
 def _takes_anything(signature: inspect.Signature) -> bool:
