@@ -11,20 +11,27 @@ use crate::node::Node;
 const LOOK: Duration = Duration::from_secs(10);
 /// So much beyond what the payloads take is the node's own, and no reason to do anything.
 const OWN: u64 = 48 << 20;
+/// How many looks are left out after one that gave back next to nothing.
+const PAUSE: u32 = 3;
 /// What is kept beyond that, as payloads come and go.
 const KEPT: u64 = 16 << 20;
 
 /// Looks again and again, for as long as there is the node.
 pub(crate) async fn watch(node: Weak<Node>) {
     let mut before = 0;
+    // A node that is itself so large is not stopped again and again for nothing.
+    let mut pause = 0;
     loop {
         tokio::time::sleep(LOOK).await;
         let Some(used) = node.upgrade().map(|node| node.memory().used()) else { return };
         // What was wanted at the last look may be wanted again at once.
         let wanted = used.max(std::mem::replace(&mut before, used));
-        if resident().is_some_and(|resident| resident > wanted + OWN + KEPT) {
-            // It takes the allocator's lock for as long as it takes: so not where the node works. If the runtime ends, so does this.
-            let _ = tokio::task::spawn_blocking(give_back).await;
+        pause = u32::saturating_sub(pause, 1);
+        let Some(there) = resident().filter(|resident| pause == 0 && *resident > wanted + OWN + KEPT) else { continue };
+        // Whoever wants memory meanwhile waits for a part of the time that it takes. If the runtime ends, so does this.
+        let _ = tokio::task::spawn_blocking(give_back).await;
+        if resident().is_some_and(|left| left + KEPT > there) {
+            pause = PAUSE;
         }
     }
 }
