@@ -213,7 +213,7 @@ routes:
     for path in ["/keyed", "/weighed", "/said"]:
         assert served.post(path, body("a+b")).status == 200, path
     assert served.post("/fair", b"1", headers=[("x-p", "a+b")]).json == 1
-    # It counts as a request without a key, once its program has had its second.
+    # It counts as a request without a key, once its program has taken too long.
     running = [served.begin("POST", path, body=body(SLOW_PATTERN)) for path in ["/keyed", "/weighed", "/said"]]
     running.append(served.begin("POST", "/fair", body=b"7", headers=[("x-p", SLOW_PATTERN)]))
     slowest = 0.0
@@ -227,6 +227,43 @@ routes:
     assert_problem(weighed, "filter-failed", stage="weighed", saying="out of time")
     assert said.status in (500, 504)
     assert fair.json == 7
+
+
+def test_those_whose_turn_is_slow_to_find_do_not_hold_up_others(node):
+    """What a request counts by is looked for at the door: a crowd there costs others little, and not the route's timeout."""
+    served = node("""
+stages: {plain: {jq: .}}
+routes:
+  - path: /
+    pipeline: plain
+    decode: json
+    timeout: 20s
+    fairness: '.headers["x-p"] as $p | "a" * 2400 | test($p)'
+""")
+    assert served.post("/", b"1", headers=[("x-p", "a+b")]).json == 1
+    crowd = [served.begin("POST", "/", body=b"7", headers=[("x-p", SLOW_PATTERN)]) for _ in range(60)]
+    asked = time.monotonic()
+    assert served.post("/", b"1", headers=[("x-p", "a+b")]).json == 1
+    assert time.monotonic() - asked < 2
+    assert {one.answer().json for one in crowd} == {7}
+    assert served.log.count("`fairness` gave no key") < 5
+
+
+def test_runs_before_it_do_not_give_a_program_more_memory(node):
+    served = node("""
+stages: {letters: {jq: '"x" * . | explode | length'}}
+routes: [{path: /, pipeline: letters, decode: json}]
+""")
+
+    def ask(millions):
+        return served.post("/", str(millions * 1_000_000).encode()).status
+
+    assert ask(24) == 500
+    assert [ask(millions) for millions in (4, 6, 8)] == [200, 200, 200]
+    # What is too much stays so, however near to it others have come.
+    ask(10)
+    assert ask(24) == 500
+    assert all(worker.peak < (256 + 64 + 32) << 20 for worker in jq_workers(served))
 
 
 def test_what_a_program_means_does_not_depend_on_where_it_runs(node):

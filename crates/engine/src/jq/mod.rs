@@ -340,6 +340,11 @@ pub(crate) fn check_json(bytes: &[u8]) -> Result<(), String> {
     serde_json::from_str::<serde::de::IgnoredAny>(text).map(|_| ()).map_err(|error| error.to_string())
 }
 
+/// Whether a text is JSON that programs read.
+pub(crate) fn is_json(text: &str) -> bool {
+    !nesting::too_deep(text.as_bytes()) && check_json(text.as_bytes()).is_ok()
+}
+
 /// Writes JSON, up to so many bytes.
 fn write(value: &Val, most: usize) -> Result<Vec<u8>, RunError> {
     let mut json = Bounded { bytes: Vec::new(), most };

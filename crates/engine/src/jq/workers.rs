@@ -27,6 +27,8 @@ use super::Program;
 
 /// How long a worker that does nothing is kept.
 const KEPT: Duration = Duration::from_secs(20);
+/// How much larger than at its start a worker may be after a run: one that is larger still is not kept.
+const LEFT_BEHIND: u64 = 64 << 20;
 /// The most workers that are kept while they do nothing.
 const MOST_KEPT: usize = 8;
 /// How much longer than its program a worker may take before it is killed.
@@ -81,6 +83,11 @@ impl JqWorkers {
         Arc::new(JqWorkers { wardens, runtime: Handle::current(), program, memory, idle: Mutex::default() })
     }
 
+    /// What is counted of runs.
+    pub(crate) fn memory(&self) -> &Budget {
+        &self.memory
+    }
+
     /// Where runs are awaited.
     pub(crate) fn runtime(&self) -> &Handle {
         &self.runtime
@@ -98,7 +105,9 @@ impl JqWorkers {
         };
         match ended {
             Ended::Outcome(outcome) => {
-                self.put_back(worker);
+                if !worker.has_grown(LEFT_BEHIND) {
+                    self.put_back(worker);
+                }
                 Ok(outcome)
             }
             Ended::Memory => Ok(Err(filter("the jq program needs more memory than it may use"))),

@@ -46,6 +46,8 @@ pub(super) struct Process {
     /// Whether it is at a run, and would not notice that its socket ends.
     is_busy: bool,
     runs: u64,
+    /// How large it was when it was ready, in bytes.
+    size: u64,
 }
 
 impl Process {
@@ -56,10 +58,11 @@ impl Process {
             warden.spawn(spawn).await.map_err(|error| error.to_string())?;
         let socket = UnixStream::from_std(socket).map_err(|error| error.to_string())?;
         let (inbox, receipt, outbox) = (Inbox::new(LARGEST), Receipt::new(Some(memory.clone())), Outbox::default());
-        let mut process = Process { warden, id, socket, exit, inbox, receipt, outbox, is_busy: true, runs: 0 };
+        let mut process = Process { warden, id, socket, exit, inbox, receipt, outbox, is_busy: true, runs: 0, size: 0 };
         match tokio::time::timeout(START, process.next()).await {
             Ok(Ok(FromWorker::Ready(_))) => {
                 process.is_busy = false;
+                process.size = size_of_process(process.id.pid()).unwrap_or(0);
                 Ok(process)
             }
             Ok(Ok(_)) => Err("it did not begin with READY".to_owned()),
@@ -71,6 +74,11 @@ impl Process {
     /// Whether the process is known to be gone.
     pub(super) fn has_ended(&self) -> bool {
         !self.exit.is_empty() || self.exit.is_terminated()
+    }
+
+    /// Whether it is larger than it was at first by more than so many bytes.
+    pub(super) fn has_grown(&self, by: u64) -> bool {
+        size_of_process(self.id.pid()).is_some_and(|size| size > self.size.saturating_add(by))
     }
 
     pub(super) async fn run(&mut self, run: &Run<'_>) -> Ended {
@@ -150,6 +158,13 @@ impl Process {
             How::Unknown => Ended::Lost("died, and nobody saw how".to_owned()),
         }
     }
+}
+
+/// How large a process is, in bytes; `None` where the system does not say.
+fn size_of_process(pid: u32) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let pages: u64 = text.split(' ').next()?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
 }
 
 impl Drop for Process {

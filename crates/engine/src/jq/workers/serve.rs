@@ -9,6 +9,7 @@ use evener_worker::{Job, Made, ValueKind};
 use serde::{Deserialize, Serialize};
 
 use super::super::{Input, Limits, MEMORY, Program, RunError};
+use super::LEFT_BEHIND;
 
 /// The one argument that puts the binary into this mode: not a command for people.
 pub(crate) const ARGUMENT: &str = "jq-worker";
@@ -39,8 +40,9 @@ pub(super) struct Ask {
 /// Serves the node until it ends.
 pub(crate) fn serve() -> ExitCode {
     let mut programs = HashMap::new();
+    let own = room::size();
     let served = evener_worker::serve("jq", |job| {
-        let made = answer(&mut programs, &job);
+        let made = answer(&mut programs, &job, own);
         room::trim(TRIMMED_FROM);
         made
     });
@@ -53,7 +55,7 @@ pub(crate) fn serve() -> ExitCode {
     }
 }
 
-fn answer(programs: &mut HashMap<String, Arc<Program>>, job: &Job<'_>) -> Made {
+fn answer(programs: &mut HashMap<String, Arc<Program>>, job: &Job<'_>, own: u64) -> Made {
     let ask: Ask = match serde_json::from_slice(job.extension) {
         Ok(ask) => ask,
         Err(error) => return Made::error("ask", &format!("the node's question cannot be read: {error}")),
@@ -71,9 +73,8 @@ fn answer(programs: &mut HashMap<String, Arc<Program>>, job: &Job<'_>) -> Made {
         ValueKind::Nothing => Input::Json(b"null"),
         ValueKind::Json | ValueKind::Bytes => Input::Json(job.value),
     };
-    // What it makes and drops again is not counted: the kernel counts what it holds.
-    let limits = Limits { steps: u64::MAX, until, made: u64::MAX, ..Limits::default() };
-    let _room = room::Room::of(MEMORY);
+    let limits = Limits { steps: u64::MAX, until, made: room::COUNTED, ..Limits::default() };
+    let _room = room::Room::of(MEMORY, own + LEFT_BEHIND + MEMORY);
     let made = match ask.want {
         Want::Value => program.run(input, &limits).map(Made::json),
         Want::List { most } => program.run_list(input, &limits, most).map(|elements| Made::bytes(packed(&elements))),
@@ -113,14 +114,18 @@ fn compiled(programs: &mut HashMap<String, Arc<Program>>, source: String) -> Res
 mod room {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-    /// While it lives, the process may have no more than it had plus so many bytes. An allocation beyond that ends it.
+    /// What a run makes and drops again is not counted: the kernel counts what it holds.
+    pub(super) const COUNTED: u64 = u64::MAX;
+
+    /// While it lives, the process may have no more than it had plus so many bytes, and never more than `most`. An allocation beyond
+    /// that ends it.
     pub(super) struct Room(Rlimit);
 
     impl Room {
-        pub(super) fn of(bytes: u64) -> Room {
+        pub(super) fn of(bytes: u64, most: u64) -> Room {
             let before = getrlimit(Resource::As);
             if let Some([size, _]) = statm() {
-                let most = size.saturating_add(bytes);
+                let most = size.saturating_add(bytes).min(most);
                 let current = Some(before.maximum.map_or(most, |maximum| maximum.min(most)));
                 // If the kernel refuses, what is counted still bounds most of it.
                 let _ = setrlimit(Resource::As, Rlimit { current, maximum: before.maximum });
@@ -147,6 +152,11 @@ mod room {
         }
     }
 
+    /// The size of the process, in bytes.
+    pub(super) fn size() -> u64 {
+        statm().map_or(0, |[size, _]| size)
+    }
+
     /// The size of the process, and what of it is in memory, in bytes.
     fn statm() -> Option<[u64; 2]> {
         let text = std::fs::read_to_string("/proc/self/statm").ok()?;
@@ -159,12 +169,18 @@ mod room {
 /// Elsewhere what is counted is all that bounds it.
 #[cfg(not(target_os = "linux"))]
 mod room {
+    pub(super) const COUNTED: u64 = super::MEMORY;
+
     pub(super) struct Room;
 
     impl Room {
-        pub(super) fn of(_: u64) -> Room {
+        pub(super) fn of(_: u64, _: u64) -> Room {
             Room
         }
+    }
+
+    pub(super) fn size() -> u64 {
+        0
     }
 
     pub(super) fn trim(_: u64) {}
