@@ -34,6 +34,7 @@ routes:
   - {path: /stream, pipeline: stream, input: body, timeout: 20s}
   - {path: /filter, pipeline: filter, decode: json, input: body, timeout: 20s}
   - {path: /wide, pipeline: wide, decode: json, input: body, timeout: 20s}
+  - {path: /seen, pipeline: echo, input: request, timeout: 20s}
   - {path: /command, pipeline: command, input: body, timeout: 20s}
   - {path: /echo, pipeline: echo, decode: json}
   - {path: /health, health: true}
@@ -114,6 +115,7 @@ ATTACKS = {
     "large bodies": lambda served: greedy(served, 60, "/echo", b'"' + b"b" * 3_000_000 + b'"'),
     "of jq": lambda served: greedy(served, 300, "/filter", b"1"),
     "large and of jq": lambda served: greedy(served, 60, "/wide", b"1"),
+    "requests as JSON": lambda served: greedy(served, 4, "/seen", b"[" + b"0," * 1_500_000 + b"0]"),
     "of commands": lambda served: greedy(served, 60, "/command"),
     "chunks": lambda served: greedy(served, 200, "/stream"),
     "no window": lambda served: greedy_streams(served, 60, 256, "/small", window=0),
@@ -178,3 +180,33 @@ def test_what_was_used_is_given_back_to_the_system(served):
         client.close()
     until(lambda: served.metric("payload_bytes") == 0, "the memory to be free", within=25)
     until(lambda: served.itself.resident - first < 32 * MIB, "it to be given back", within=60)
+
+
+def test_a_result_is_counted_once(node):
+    command = "{command: [head, -c, 40000000, /dev/zero], max_output: 48MiB}"
+    served = node(
+        "limits: {memory: 64MiB, body: 48MiB}\n"
+        f"stages: {{command: {command}}}\nroutes: [{{path: /, pipeline: command}}]"
+    )
+    for _ in range(3):
+        assert len(served.get("/").body) == 40_000_000
+    assert served.metric("payload_bytes") == 0
+
+
+def test_what_commands_print_finds_room_or_is_refused(node):
+    command = "{command: [head, -c, 40000000, /dev/zero], max_output: 48MiB, workers: 8}"
+    served = node(
+        "limits: {memory: 64MiB, body: 48MiB, body_timeout: 2s}\n"
+        f"stages: {{command: {command}}}\nroutes: [{{path: /, pipeline: command}}]"
+    )
+    assert served.get("/").status == 200
+    watch = Watch(served.itself)
+    clients = greedy(served, 8, "/")
+    try:
+        until(lambda: served.metric("requests_total", result="memory-full"), "one to be refused")
+        until(lambda: served.metric("payload_bytes") == 0, "the memory to be free", within=25)
+    finally:
+        for client in clients:
+            client.close()
+        most = watch.end()
+    assert most < LIMIT + SLACK, f"{most / MIB:.0f} MiB"

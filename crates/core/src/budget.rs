@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A shared allowance of bytes. Cloning shares it.
 ///
-/// The door *asks* before it takes a body in, and may be refused. Inner hops only *charge*: they never refuse, so that a
-/// request that was let in can always go on, and cycles cannot lock one another out.
+/// The door *asks* before it takes a body in, and may be refused; so may a result be that has to find room, and then its request
+/// ends. Nobody waits for room, so that cycles cannot lock one another out. What is there already is *charged*.
 #[derive(Clone, Debug)]
 pub struct Budget {
     shared: Arc<Shared>,

@@ -203,7 +203,7 @@ impl AsRef<[u8]> for Held {
 }
 
 /// Bytes that keep their memory set aside until the last of them is with the client.
-pub(crate) fn hold(bytes: Bytes, held: Option<Arc<Reservation>>) -> Bytes {
+pub fn hold(bytes: Bytes, held: Option<Arc<Reservation>>) -> Bytes {
     match held {
         Some(held) => Bytes::from_owner(Held { bytes, _held: held }),
         None => bytes,

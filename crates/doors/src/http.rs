@@ -188,7 +188,11 @@ impl<N: Node> HttpDoor<N> {
             false => Value { content, bytes: body.bytes },
         };
         let flow = match &route.fairness {
-            Some(fairness) => (fairness.0)(&origin).number().await,
+            // One that takes longer than the request may is no reason to wait: core answers that it is late.
+            Some(fairness) => {
+                let left = route.timeout.saturating_sub(began.elapsed());
+                tokio::time::timeout(left, (fairness.0)(&origin).number()).await.unwrap_or(0)
+            }
             None => 0,
         };
         let ticket = Ticket {

@@ -25,6 +25,7 @@ mod streamed;
 pub mod triggers;
 
 pub use api::ApiDoor;
+pub use body::hold;
 pub use cors::Cors;
 pub use http::{HttpDoor, Table};
 pub use listener::{BoundListener, Listening, Timeouts};

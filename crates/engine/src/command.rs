@@ -10,7 +10,7 @@ use bytes::Bytes;
 use evener_core::{Failure, Outcome, Stop};
 use evener_protocol::{Content, Value};
 use evener_supervisor::certificate::How;
-use evener_supervisor::command::{Ask, Bounds, Done, Follow, run};
+use evener_supervisor::command::{Ask, Bounds, Done, Follow, Unkept, run};
 use evener_supervisor::slot::Place;
 use evener_supervisor::warden::Wardens;
 use evener_supervisor::{Spawn, SpawnError};
@@ -100,7 +100,10 @@ pub(crate) async fn perform(
     asked: &mut watch::Receiver<Ask>,
     follower: &mut impl Follow,
 ) -> Result<Outcome<Value>, Lost> {
-    let input = job.seen().await;
+    let input = match job.seen(workers.memory()).await {
+        Ok(input) => input,
+        Err(failure) => return Ok(Outcome::Fail(failure)),
+    };
     let args = tokio::select! {
         args = arguments(command, job, &input, workers) => args,
         () = job.cancelled.told() => Err(Failure::Cancelled),
@@ -135,10 +138,17 @@ fn not_started(why: &str) -> Outcome<Value> {
 /// What a process comes to that has ended.
 fn outcome(command: &Command, done: Done) -> Outcome<Value> {
     let Done { how, output, stderr } = done;
-    let Some(output) = output else {
-        let most = command.bounds.output;
-        let detail = format!("its command printed more than {most} bytes, which is the most");
-        return Outcome::Fail(Failure::TooLarge { detail });
+    let output = match output {
+        Ok(output) => output,
+        Err(Unkept::TooMuch) => {
+            let most = command.bounds.output;
+            let detail = format!("its command printed more than {most} bytes, which is the most");
+            return Outcome::Fail(Failure::TooLarge { detail });
+        }
+        Err(Unkept::NoRoom) => {
+            let detail = "limits.memory has no room for what its command printed".to_owned();
+            return Outcome::Fail(Failure::NoRoom { detail });
+        }
     };
     let detail = match how {
         How::Code(0) => return decoded(command.output.clone(), output),

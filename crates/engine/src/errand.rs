@@ -1,8 +1,8 @@
 //! What the node does itself once its lock is free: jobs of stages without workers, and keys that core asks for.
 
 use std::hash::Hasher;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use evener_core::{Assessment, Failure, JobKey, WorkerKey};
 use evener_doors::{Flow, Origin, Parcel};
@@ -14,6 +14,12 @@ use crate::local::{LocalJob, accept, failed, input, request, seen};
 
 /// The longest that a program may look for a key or a weight.
 const LONGEST: Duration = Duration::from_secs(1);
+
+/// The longest that a request waits for what it counts by. Others may keep the workers of the program busy: it counts by nothing then.
+const SOON: Duration = Duration::from_millis(250);
+
+/// How often it is told that `fairness` gave no key: any client can bring that about.
+const TELL_AGAIN: Duration = Duration::from_secs(10);
 
 /// What is to be done.
 #[derive(Debug, Default)]
@@ -70,21 +76,25 @@ impl Question {
 
     /// The answer, if that comes soon.
     pub(crate) fn answer_at_once(&self) -> Option<Result<Assessment, Failure>> {
-        if !self.program().may_run_at_once(self.payload.value.bytes.len()) {
+        let (program, value) = (self.program(), &self.payload.value);
+        if !program.may_run_at_once(value.bytes.len()) {
             return None;
         }
-        match self.try_answer() {
+        let seen = self.origin.as_ref().map(|origin| request(origin, &value.bytes));
+        let seen = seen.as_deref().unwrap_or(&value.bytes);
+        if !program.may_run_at_once(seen.len()) {
+            return None;
+        }
+        match self.try_answer(seen) {
             Ok(Err(error)) if error.wants_more() => None,
             Ok(result) => Some(result.map_err(failed)),
             Err(failure) => Some(Err(failure)),
         }
     }
 
-    fn try_answer(&self) -> Result<Result<Assessment, RunError>, Failure> {
+    fn try_answer(&self, seen: &[u8]) -> Result<Result<Assessment, RunError>, Failure> {
         let limits = Limits::at_once();
-        let value = &self.payload.value;
-        let seen = self.origin.as_ref().map(|origin| request(origin, &value.bytes));
-        let input = input(&self.content(), seen.as_deref().unwrap_or(&value.bytes))?;
+        let input = input(&self.content(), seen)?;
         Ok(match &self.assess {
             Assess::Key(program) => program.run(input, &limits).map(|json| key(&json)),
             Assess::Weight(program) => program.run_number(input, &limits).map(weight),
@@ -109,7 +119,10 @@ impl Question {
         if !is_wanted() {
             return None;
         }
-        let bytes = seen(self.origin.as_ref(), &self.payload.value.bytes).await;
+        let bytes = match seen(self.origin.as_ref(), &self.payload.value.bytes, workers.memory()).await {
+            Ok(bytes) => bytes,
+            Err(failure) => return Some(Err(failure)),
+        };
         let input = Value { content: self.content(), bytes };
         let given = workers.run_whatever(Run { program, want, input, time: LONGEST }).await;
         Some(given.and_then(|value| match &self.assess {
@@ -154,13 +167,16 @@ pub(crate) fn flow(program: &Arc<Program>, workers: &Arc<JqWorkers>, origin: &Or
     }
     let (program, workers) = (program.clone(), workers.clone());
     Flow::Later(Box::pin(async move {
-        let _turn = program.turn().await;
-        let input = Value { content: Content::Json, bytes: request.into() };
-        let run = Run { program: &program, want: Want::Value, input, time: LONGEST };
-        match workers.run_whatever(run).await {
-            Ok(value) => flow_of(&value.bytes),
-            Err(Failure::Filter { detail } | Failure::Decode { detail }) => no_flow(&detail),
-            Err(_) => no_flow("its worker gave no value"),
+        let run = async {
+            let _turn = program.turn().await;
+            let input = Value { content: Content::Json, bytes: request.into() };
+            workers.run_whatever(Run { program: &program, want: Want::Value, input, time: SOON }).await
+        };
+        match tokio::time::timeout(SOON, run).await {
+            Ok(Ok(value)) => flow_of(&value.bytes),
+            Ok(Err(Failure::Filter { detail } | Failure::Decode { detail })) => no_flow(&detail),
+            Ok(Err(_)) => no_flow("its worker gave no value"),
+            Err(_) => no_flow("it took too long"),
         }
     }))
 }
@@ -173,7 +189,14 @@ fn flow_of(json: &[u8]) -> u16 {
 }
 
 fn no_flow(why: &str) -> u16 {
-    tracing::warn!(error = why, "`fairness` gave no key for a request, which counts as one of those without");
+    static UNTOLD: Mutex<(u64, Option<Instant>)> = Mutex::new((0, None));
+    let mut untold = UNTOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    let (requests, told) = &mut *untold;
+    *requests += 1;
+    if told.is_none_or(|told| told.elapsed() >= TELL_AGAIN) {
+        tracing::warn!(error = why, requests, "`fairness` gave no key for requests, which count as those without");
+        (*requests, *told) = (0, Some(Instant::now()));
+    }
     0
 }
 

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use evener_core::{Failure, JobKey, Outcome, StageId, Stop, WorkerKey};
+use evener_core::{Budget, Failure, JobKey, Outcome, StageId, Stop, WorkerKey};
 use evener_doors::{Origin, Parcel};
 use evener_protocol::{Content, Value};
 use evener_supervisor::command::Ask;
@@ -147,11 +147,18 @@ impl LocalJob {
         match &self.local {
             Local::Function(function) => function.quick.then(|| self.call(function)),
             Local::Filter(program) | Local::Split(program) => {
-                let result = match program.may_run_at_once(self.payload.value.bytes.len()) {
-                    true => self.try_run(program),
-                    false => return None,
+                let value = &self.payload.value;
+                if !program.may_run_at_once(value.bytes.len()) {
+                    return None;
+                }
+                let seen = match self.origin.as_ref().filter(|_| self.is_request) {
+                    Some(origin) => request(origin, &value.bytes).into(),
+                    None => value.bytes.clone(),
                 };
-                match result {
+                if !program.may_run_at_once(seen.len()) {
+                    return None;
+                }
+                match self.try_run(program, &seen) {
                     Err(error) if error.wants_more() => None,
                     result => Some(result.unwrap_or_else(|error| Outcome::Fail(failed(error)))),
                 }
@@ -174,7 +181,11 @@ impl LocalJob {
         // Core's timer ends a try, and then the program is told; its own clock is there in case that should not come about.
         let time = self.timeout.saturating_add(AFTER_TIMEOUT);
         let result = async {
-            let input = Value { content: self.content(), bytes: self.seen().await };
+            let bytes = match self.seen(workers.memory()).await {
+                Ok(bytes) => bytes,
+                Err(failure) => return Ok(Err(failure)),
+            };
+            let input = Value { content: self.content(), bytes };
             workers.run(Run { program, want, input, time }).await
         };
         let result = tokio::select! {
@@ -195,8 +206,8 @@ impl LocalJob {
     }
 
     /// The value as the stage sees it: the request as JSON, if it is one.
-    pub(crate) async fn seen(&self) -> Bytes {
-        seen(self.origin.as_ref().filter(|_| self.is_request), &self.payload.value.bytes).await
+    pub(crate) async fn seen(&self, memory: &Budget) -> Result<Bytes, Failure> {
+        seen(self.origin.as_ref().filter(|_| self.is_request), &self.payload.value.bytes, memory).await
     }
 
     /// What that is.
@@ -207,14 +218,9 @@ impl LocalJob {
         }
     }
 
-    fn try_run(&self, program: &Program) -> Result<Outcome<Value>, RunError> {
+    fn try_run(&self, program: &Program, seen: &[u8]) -> Result<Outcome<Value>, RunError> {
         let limits = Limits::at_once();
-        let content = self.content();
-        let bytes = match self.origin.as_ref().filter(|_| self.is_request) {
-            Some(origin) => request(origin, &self.payload.value.bytes).into(),
-            None => self.payload.value.bytes.clone(),
-        };
-        let input = match input(&content, &bytes) {
+        let input = match input(&self.content(), seen) {
             Ok(input) => input,
             Err(failure) => return Ok(Outcome::Fail(failure)),
         };
@@ -229,16 +235,25 @@ impl LocalJob {
     }
 }
 
-/// A value, or the request that it is the body of as JSON.
-pub(crate) async fn seen(origin: Option<&Arc<Origin>>, bytes: &Bytes) -> Bytes {
-    let Some(origin) = origin.cloned() else { return bytes.clone() };
-    if bytes.len() <= LARGEST_SEEN_AT_ONCE {
-        return request(&origin, bytes).into();
+/// A value, or the request that it is the body of as JSON, which is counted in `memory` as long as it is there.
+pub(crate) async fn seen(origin: Option<&Arc<Origin>>, bytes: &Bytes, memory: &Budget) -> Result<Bytes, Failure> {
+    let Some(origin) = origin.cloned() else { return Ok(bytes.clone()) };
+    let detail = || format!("limits.memory has no room for a request of {} bytes as JSON", bytes.len());
+    let full = || Failure::NoRoom { detail: detail() };
+    let mut held = memory.reserve(bytes.len() as u64).ok_or_else(full)?;
+    let json = match bytes.len() <= LARGEST_SEEN_AT_ONCE {
+        true => request(&origin, bytes),
+        false => {
+            let bytes = bytes.clone();
+            let written = tokio::task::spawn_blocking(move || request(&origin, &bytes));
+            // The thread only fails if the runtime ends.
+            written.await.unwrap_or_default()
+        }
+    };
+    if !held.grow((json.len() as u64).saturating_sub(held.bytes())) {
+        return Err(full());
     }
-    let bytes = bytes.clone();
-    let written = tokio::task::spawn_blocking(move || request(&origin, &bytes));
-    // The thread only fails if the runtime ends.
-    written.await.unwrap_or_default().into()
+    Ok(evener_doors::hold(json.into(), Some(Arc::new(held))))
 }
 
 /// Whether a jq program takes a value of that kind.
@@ -271,8 +286,22 @@ pub(crate) fn failed(error: RunError) -> Failure {
     }
 }
 
+/// Writes JSON without the white space between its parts.
+fn compact(from: &[u8], into: &mut Vec<u8>) {
+    let (mut text, mut escaped) = (false, false);
+    into.extend(from.iter().copied().filter(|byte| {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if text => escaped = true,
+            b'"' => text = !text,
+            _ => {}
+        }
+        text || !byte.is_ascii_whitespace()
+    }));
+}
+
 /// A request as jq programs see it: `{method, path, params, query: {name: [values]}, headers, client, body}`. A body that is
-/// JSON or text by its bytes stands as such.
+/// JSON or text by its bytes stands as such. It is looked through and not taken apart, which would take many times its memory.
 pub(crate) fn request(origin: &Origin, body: &[u8]) -> Vec<u8> {
     // Strings under string keys: nothing here can fail to be JSON.
     let mut request = serde_json::to_value(origin).unwrap_or_default();
@@ -289,9 +318,29 @@ pub(crate) fn request(origin: &Origin, body: &[u8]) -> Vec<u8> {
         pairs(&request["headers"]).into_iter().map(|(name, value)| (name, value.into())).collect();
     request["query"] = query.into();
     request["headers"] = headers.into();
-    request["body"] = match (body, std::str::from_utf8(body)) {
-        ([], _) | (_, Err(_)) => serde_json::Value::Null,
-        (_, Ok(text)) => serde_json::from_str(text).unwrap_or_else(|_| text.into()),
-    };
-    serde_json::to_vec(&request).unwrap_or_default()
+    let head = serde_json::to_vec(&request).unwrap_or_default();
+    let mut json = Vec::with_capacity(br#"{"body":"#.len() + body.len() + head.len());
+    json.extend_from_slice(br#"{"body":"#);
+    match std::str::from_utf8(body) {
+        Ok(text) if jq::is_json(text) => compact(body, &mut json),
+        Ok(text) if !text.is_empty() => _ = serde_json::to_writer(&mut json, text),
+        _ => json.extend_from_slice(b"null"),
+    }
+    json.push(b',');
+    // The head is an object that is not empty.
+    json.extend_from_slice(&head[1..]);
+    json.shrink_to_fit();
+    json
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn white_space_goes_except_in_texts() {
+        let mut json = Vec::new();
+        compact(b" {\"a b\" :\t[1, \"x \\\" y\\\\\" , null]\r\n}\n", &mut json);
+        assert_eq!(std::str::from_utf8(&json), Ok(r#"{"a b":[1,"x \" y\\",null]}"#));
+    }
 }

@@ -63,6 +63,8 @@ pub struct Planned {
     table: Table,
     triggers: Vec<Trigger>,
     pools: Vec<Pool>,
+    /// The places whose code has changed.
+    stale: HashSet<PlaceId>,
 }
 
 impl Planner {
@@ -83,6 +85,8 @@ impl Planner {
         let wanted = numbers.crews.iter().copied().zip(crews.iter().map(wiring::Crew::wanted)).collect();
         let unchanged = unchanged(&follows, &service, &numbers);
         let same = *follows == *service;
+        // It looks at many files.
+        let stale = node.take_stale();
         Ok(Planned {
             service,
             follows,
@@ -96,6 +100,7 @@ impl Planner {
             table,
             triggers,
             pools,
+            stale,
         })
     }
 }
@@ -133,11 +138,10 @@ impl Running {
             false => self.planner().plan((*planned.service).clone())?,
         };
         let Planned { service, follows: _, same, ledger, topology, assess, wanted, .. } = planned;
-        let Planned { locals, unchanged, table, triggers, pools, .. } = planned;
+        let Planned { locals, unchanged, table, triggers, pools, stale, .. } = planned;
         let later = later(&self.started, &service);
         // Only now: the numbers of a version that is refused are given to nobody.
         self.ledger = ledger;
-        let stale = self.node.take_stale();
         let renewed = self.renewed(&pools, &stale);
         let staying = locals.iter().map(|local| local.stage).collect();
         self.node.replan(Plans { topology, assess, wanted, pools, stale, locals: staying });

@@ -173,9 +173,9 @@ impl Inbox {
         self.end = (self.end + count).min(self.buffer.len());
     }
 
-    /// How many bytes it keeps of a result or a chunk that is not whole yet.
+    /// How many bytes it takes to keep a result or a chunk that is not whole yet.
     pub fn held(&self) -> u64 {
-        self.partial.as_ref().map_or(0, |partial| partial.payload.len() as u64)
+        self.partial.as_ref().map_or(0, |partial| partial.payload.capacity() as u64)
     }
 
     /// Keeps no more of the result that is not whole yet, for want of room: its job fails. A chunk is kept.
@@ -307,7 +307,11 @@ fn end_part(partial: &mut Option<Partial>, more: bool, largest: u64) -> Result<O
     match partial.take() {
         Some(Partial { head, size, dropped: true, .. }) => Ok(Some(no_room(&head, size))),
         Some(Partial { head, size, .. }) if size > largest => too_large(&head, size, largest).map(Some),
-        Some(Partial { head, extension, payload, .. }) => whole(&head, &extension, || Bytes::from(payload)).map(Some),
+        Some(Partial { head, extension, mut payload, .. }) => {
+            // From here on its bytes alone are counted.
+            payload.shrink_to_fit();
+            whole(&head, &extension, || Bytes::from(payload)).map(Some)
+        }
         None => Ok(None),
     }
 }

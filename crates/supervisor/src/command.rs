@@ -45,10 +45,19 @@ pub struct Bounds {
 pub struct Done {
     /// How it ended; unknown if its warden is gone.
     pub how: How,
-    /// What it printed; `None` if that was more than it may.
-    pub output: Option<Vec<u8>>,
+    /// What it printed, or why that is not kept.
+    pub output: Result<Vec<u8>, Unkept>,
     /// The last lines of its standard error, oldest first.
     pub stderr: Vec<String>,
+}
+
+/// Why what a process printed is not kept. Such a process is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unkept {
+    /// It is more than it may print.
+    TooMuch,
+    /// There is no memory for it.
+    NoRoom,
 }
 
 /// Who follows a process while it runs.
@@ -56,8 +65,8 @@ pub trait Follow {
     /// The process of this number wrote a line to its standard error.
     fn said(&mut self, pid: u32, line: &str);
 
-    /// What it has printed takes so many bytes of memory now.
-    fn holds(&mut self, bytes: usize);
+    /// What it has printed takes so many bytes of memory now. False if there is no room for them.
+    fn holds(&mut self, bytes: usize) -> bool;
 }
 
 /// Starts a process, gives it `input` to read, and waits for its end. If the future is dropped, the process is killed.
@@ -78,7 +87,7 @@ pub async fn run(
         unread: input,
         output: Vec::new(),
         most: bounds.output,
-        overflowed: false,
+        unkept: None,
         held: 0,
         said: Said {
             pid: piped.id.pid(),
@@ -94,7 +103,7 @@ pub async fn run(
     let exit = loop {
         tokio::select! {
             exit = &mut exit => break exit.unwrap_or_else(|_| Exit::unknown()),
-            () = pipes.flow() => if pipes.overflowed && life.sent != Some(Signal::Kill) {
+            () = pipes.flow() => if pipes.unkept.is_some() && life.sent != Some(Signal::Kill) {
                 life.ask(Ask::Kill);
             },
             () = wait(life.next) => life.due(),
@@ -106,9 +115,11 @@ pub async fn run(
     };
     life.gone = true;
     pipes.rest();
-    let Pipes { output, overflowed, mut said, .. } = pipes;
+    let Pipes { mut output, unkept, mut said, .. } = pipes;
     said.finish();
-    Ok(Done { how: exit.how, output: (!overflowed).then_some(output), stderr: said.tail.take() })
+    // From here on its bytes alone are counted.
+    output.shrink_to_fit();
+    Ok(Done { how: exit.how, output: unkept.map_or(Ok(output), Err), stderr: said.tail.take() })
 }
 
 async fn wait(next: Option<(Instant, Signal)>) {
@@ -170,7 +181,7 @@ struct Pipes<'a, F: Follow> {
     unread: &'a [u8],
     output: Vec<u8>,
     most: usize,
-    overflowed: bool,
+    unkept: Option<Unkept>,
     /// How much memory its output takes, as it was told.
     held: usize,
     said: Said<'a, F>,
@@ -182,9 +193,9 @@ impl<F: Follow> Pipes<'_, F> {
         if self.unread.is_empty() {
             self.stdin = None;
         }
-        let Pipes { stdin, stdout, stderr, unread, output, said, .. } = self;
+        let Pipes { stdin, stdout, stderr, unread, output, most, said, .. } = self;
         // Left unread, and not closed: it is about to be killed, and shall not die of something else.
-        let overflowed = self.overflowed;
+        let keeps = self.unkept.is_none();
         let mut piece = [0; PIECE];
         tokio::select! {
             written = write(stdin, unread) => match written {
@@ -192,7 +203,7 @@ impl<F: Follow> Pipes<'_, F> {
                 // It does not want to read any more.
                 Err(_) => self.stdin = None,
             },
-            read = read(stdout, output), if !overflowed => match read {
+            read = read(stdout, output, *most), if keeps => match read {
                 Ok(1..) => self.check(),
                 Ok(0) | Err(_) => self.stdout = None,
             },
@@ -208,20 +219,28 @@ impl<F: Follow> Pipes<'_, F> {
     }
 
     fn check(&mut self) {
-        if self.output.len() > self.most {
-            self.overflowed = true;
-            self.output = Vec::new();
-        }
         if self.held != self.output.capacity() {
             self.held = self.output.capacity();
-            self.said.follower.holds(self.held);
+            if !self.said.follower.holds(self.held) {
+                return self.let_go(Unkept::NoRoom);
+            }
         }
+        if self.output.len() > self.most {
+            self.let_go(Unkept::TooMuch);
+        }
+    }
+
+    fn let_go(&mut self, why: Unkept) {
+        self.unkept = Some(why);
+        self.output = Vec::new();
+        self.held = 0;
+        self.said.follower.holds(0);
     }
 
     /// Takes what it had printed before its end. That is there already; whoever holds the pipes still is not waited for.
     fn rest(&mut self) {
         let mut piece = [0; PIECE];
-        while !self.overflowed
+        while self.unkept.is_none()
             && let Some(count) = self.stdout.as_ref().and_then(|end| read_now(end, &mut piece))
         {
             self.output.extend_from_slice(&piece[..count]);
@@ -244,10 +263,14 @@ async fn write(end: &mut Option<Sender>, bytes: &[u8]) -> io::Result<usize> {
     }
 }
 
-async fn read(end: &mut Option<Receiver>, bytes: &mut Vec<u8>) -> io::Result<usize> {
+/// Reads what there is. No more room is made for it than `most` bytes may need.
+async fn read(end: &mut Option<Receiver>, bytes: &mut Vec<u8>, most: usize) -> io::Result<usize> {
     let Some(end) = end else { return std::future::pending().await };
     end.readable().await?;
-    bytes.reserve(PIECE);
+    if bytes.capacity() - bytes.len() < PIECE {
+        let room = (2 * bytes.capacity()).min(most).max(bytes.len()).saturating_add(PIECE);
+        bytes.reserve_exact(room - bytes.len());
+    }
     end.read_buf(bytes).await
 }
 

@@ -6,7 +6,7 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::*;
-use evener_supervisor::command::{Ask, Bounds, Done, Follow, run};
+use evener_supervisor::command::{Ask, Bounds, Done, Follow, Unkept, run};
 use evener_supervisor::{How, SpawnError, Warden};
 use tokio::sync::watch;
 
@@ -17,6 +17,8 @@ const BOUNDS: Bounds = Bounds { output: 1 << 20, grace: DEADLINE };
 struct Follower {
     lines: Vec<String>,
     most: usize,
+    /// How many bytes it has room for, if that is bounded.
+    room: Option<usize>,
 }
 
 impl Follow for Follower {
@@ -25,8 +27,9 @@ impl Follow for Follower {
         self.lines.push(line.to_owned());
     }
 
-    fn holds(&mut self, bytes: usize) {
+    fn holds(&mut self, bytes: usize) -> bool {
         self.most = self.most.max(bytes);
+        bytes <= self.room.unwrap_or(usize::MAX)
     }
 }
 
@@ -45,12 +48,23 @@ async fn perform(warden: &Warden, script: &str, input: &[u8], bounds: Bounds, as
 async fn what_goes_in_comes_out() {
     let warden = warden();
     let (done, _) = perform(&warden, "cat; exit 0", b"\x00text\n", BOUNDS, Ask::Nothing).await;
-    assert_eq!((done.how, done.output.as_deref()), (How::Code(0), Some(&b"\x00text\n"[..])));
+    assert_eq!((done.how, done.output.as_deref()), (How::Code(0), Ok(&b"\x00text\n"[..])));
     let (done, _) = perform(&warden, "cat", b"", BOUNDS, Ask::Nothing).await;
-    assert_eq!((done.how, done.output.as_deref()), (How::Code(0), Some(&b""[..])));
+    assert_eq!((done.how, done.output.as_deref()), (How::Code(0), Ok(&b""[..])));
     let large = vec![7; 900 << 10];
     let (done, _) = perform(&warden, "cat", &large, BOUNDS, Ask::Nothing).await;
-    assert!(done.output.as_deref() == Some(&large[..]), "all of it, and as it was");
+    assert!(done.output.as_deref() == Ok(&large[..]), "all of it, and as it was");
+}
+
+#[tokio::test]
+async fn what_there_is_no_memory_for_is_not_kept() {
+    let warden = warden();
+    let (_asks, mut asked) = watch::channel(Ask::Nothing);
+    let mut follower = Follower { room: Some(100 << 10), ..Follower::default() };
+    let spawn = shell("head -c 900000 /dev/zero; sleep 1000");
+    let done = within("its end", run(&warden, &spawn, b"", BOUNDS, &mut asked, &mut follower)).await.unwrap();
+    assert_eq!((done.how, done.output), (How::Signal(9), Err(Unkept::NoRoom)));
+    assert!(follower.most < 400 << 10, "{}", follower.most);
 }
 
 #[tokio::test]
@@ -67,9 +81,9 @@ async fn it_has_three_descriptors_and_its_own_group() {
 async fn one_that_does_not_read_is_not_waited_for() {
     let warden = warden();
     let (done, _) = perform(&warden, "echo fine", &vec![0; 4 << 20], BOUNDS, Ask::Nothing).await;
-    assert_eq!((done.how, done.output.as_deref()), (How::Code(0), Some(&b"fine\n"[..])));
+    assert_eq!((done.how, done.output.as_deref()), (How::Code(0), Ok(&b"fine\n"[..])));
     let (done, _) = perform(&warden, "exec 0<&-; sleep 0.05; echo on", &vec![0; 4 << 20], BOUNDS, Ask::Nothing).await;
-    assert_eq!((done.how, done.output.as_deref()), (How::Code(0), Some(&b"on\n"[..])));
+    assert_eq!((done.how, done.output.as_deref()), (How::Code(0), Ok(&b"on\n"[..])));
 }
 
 #[tokio::test]
@@ -88,12 +102,12 @@ async fn one_that_prints_too_much_is_killed() {
     let warden = warden();
     for script in ["yes", "trap '' TERM; yes", "head -c 1048577 /dev/zero; sleep 1000"] {
         let (done, _) = perform(&warden, script, b"", BOUNDS, Ask::Nothing).await;
-        assert_eq!((done.how, done.output), (How::Signal(9), None), "{script}");
+        assert_eq!((done.how, done.output), (How::Signal(9), Err(Unkept::TooMuch)), "{script}");
     }
     let (done, _) = perform(&warden, "head -c 1048576 /dev/zero", b"", BOUNDS, Ask::Nothing).await;
-    assert_eq!((done.how, done.output.map(|output| output.len())), (How::Code(0), Some(1 << 20)));
+    assert_eq!((done.how, done.output.map(|output| output.len())), (How::Code(0), Ok(1 << 20)));
     let (done, _) = perform(&warden, "yes >&2 & yes >&2 & sleep 0.05", b"", BOUNDS, Ask::Nothing).await;
-    assert_eq!((done.how, done.output), (How::Code(0), Some(vec![])), "what is on standard error is not counted");
+    assert_eq!((done.how, done.output), (How::Code(0), Ok(vec![])), "what is on standard error is not counted");
 }
 
 #[tokio::test]
@@ -105,7 +119,7 @@ async fn who_is_asked_to_end_has_its_grace() {
     // By then it has set its trap.
     let later = Instant::now() + Duration::from_millis(300);
     let (done, _) = perform(&warden, polite, b"", BOUNDS, Ask::End(later)).await;
-    assert_eq!((done.how, done.output.as_deref()), (How::Code(4), Some(&b"bye\n"[..])));
+    assert_eq!((done.how, done.output.as_deref()), (How::Code(4), Ok(&b"bye\n"[..])));
     assert!(Instant::now() >= later, "it was asked in time, and not before");
     let short = Bounds { grace: Duration::from_millis(50), ..BOUNDS };
     let deaf = "trap '' TERM; while :; do sleep 0.01; done";
@@ -119,7 +133,7 @@ async fn who_is_asked_to_end_has_its_grace() {
 async fn what_has_left_its_group_is_not_waited_for() {
     let warden = warden();
     let (done, _) = perform(&warden, "setsid sleep 1000 & echo gone", b"", BOUNDS, Ask::Nothing).await;
-    assert_eq!((done.how, done.output.as_deref()), (How::Code(0), Some(&b"gone\n"[..])));
+    assert_eq!((done.how, done.output.as_deref()), (How::Code(0), Ok(&b"gone\n"[..])));
     within("the end", warden.shutdown()).await;
 }
 

@@ -140,6 +140,8 @@ impl Node {
         runtime.spawn(async move {
             let mut follower = Follower { node: &node, command: &command, worker: job.worker, held: None };
             let result = command::perform(&command, &job, &node.jq, &mut asked, &mut follower).await;
+            // What it printed is a value now, and counted as one.
+            drop(follower);
             node.follow(&job, began, result.map_err(|command::Lost(cause)| cause.to_owned()));
         });
     }
@@ -202,8 +204,16 @@ impl Follow for Follower<'_> {
         self.node.output(&self.command.place, pid, Some(self.worker), Stream::Stderr, line);
     }
 
-    fn holds(&mut self, bytes: usize) {
-        self.held = Some(self.node.budget.charge(bytes as u64));
+    fn holds(&mut self, bytes: usize) -> bool {
+        let bytes = bytes as u64;
+        match &mut self.held {
+            Some(held) if bytes >= held.bytes() => held.grow(bytes - held.bytes()),
+            held => {
+                *held = None;
+                *held = self.node.budget.reserve(bytes);
+                held.is_some()
+            }
+        }
     }
 }
 
