@@ -159,6 +159,13 @@ class Adding:
             "class F:\n  @bound\n  def __call__(self, value, database): return f'{value} {database}'\nf = F()",
             "v db",
         ),
+        # These wrap something for ever.
+        (
+            "class F:\n  def __getattr__(self, name): return F()\n"
+            "  def __call__(self, *args): return args[0]\nf = F()",
+            "v",
+        ),
+        ("def f(*args): return args[0]\nf.__wrapped__ = f", "v"),
     ],
 )
 def test_what_is_called_is_the_decorators_wrapper(start, text, expected):
