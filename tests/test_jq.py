@@ -230,7 +230,7 @@ routes:
 
 
 def test_those_whose_turn_is_slow_to_find_do_not_hold_up_others(node):
-    """What a request counts by is looked for at the door: a crowd there costs others little, and not the route's timeout."""
+    """What a request counts by is looked for at the door: a crowd there costs others little."""
     served = node("""
 stages: {plain: {jq: .}}
 routes:

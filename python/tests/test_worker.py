@@ -161,8 +161,7 @@ class Adding:
         ),
         # These wrap something for ever.
         (
-            "class F:\n  def __getattr__(self, name): return F()\n"
-            "  def __call__(self, *args): return args[0]\nf = F()",
+            "class F:\n  def __getattr__(self, name): return F()\n  def __call__(self, *args): return args[0]\nf = F()",
             "v",
         ),
         ("def f(*args): return args[0]\nf.__wrapped__ = f", "v"),
